@@ -1,0 +1,3 @@
+//! The `pvc` command.
+
+fn main() {}

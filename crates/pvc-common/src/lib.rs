@@ -1,0 +1,1 @@
+//! What the daemons share: coordination store, configuration, host commands, clock, telemetry.

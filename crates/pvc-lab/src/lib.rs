@@ -1,0 +1,1 @@
+//! Builds and drives a real PVC cluster of systemd nodes on one machine.

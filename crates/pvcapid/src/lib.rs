@@ -1,0 +1,1 @@
+//! The PVC API daemon.

@@ -1,0 +1,1 @@
+//! The PVC node agent: leads, watches, and runs guests.

@@ -1,0 +1,3 @@
+//! Everything that a developer or CI runs.
+
+fn main() {}
