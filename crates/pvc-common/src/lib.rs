@@ -1,1 +1,6 @@
-//! What the daemons share: coordination store, configuration, host commands, clock, telemetry.
+//! What the PVC daemons share.
+//!
+//! * [`store`]: the coordination store behind one trait, with two implementations (ZooKeeper and in memory).
+//! * [`clock`]: the boot clock and waiting, behind one trait.
+pub mod clock;
+pub mod store;

@@ -1,1 +1,13 @@
-//! Types, states and pure decisions of PVC: no input or output, no clock, no runtime.
+//! Types, states and pure decisions of PVC.
+//!
+//! Nothing in this crate reads a clock, a file, a socket or the environment: time is an argument and the outside
+//! world arrives as a view. So the daemons, the simulator and the tests run the very same decisions.
+//!
+//! * [`ids`]: names and identities; each type validates in its one constructor.
+//! * [`states`]: the words that nodes, coordinators and guests use in the store, exactly as PVC 1.0.3 writes them.
+//! * [`records`]: the JSON values of the coordination protocol (leases, owners).
+//! * [`time`]: the host's boot clock as a value.
+pub mod ids;
+pub mod records;
+pub mod states;
+pub mod time;

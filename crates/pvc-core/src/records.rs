@@ -1,0 +1,189 @@
+//! The JSON values of the coordination protocol: leases and owners (schema 16).
+//!
+//! Each carries the number of its format, so that a later agent can read what an earlier one wrote; an unknown
+//! number is an error that says so, never a guess. "No value" is the empty znode, whose version can still be checked.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{CephClient, Incarnation, NodeName};
+
+/// The number of the coordination protocol that this agent speaks.
+pub const PROTOCOL: u32 = 1;
+
+/// The format number of every record below.
+const FORMAT: u32 = 1;
+
+/// A stored value that is not a record of its kind.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidRecord {
+    /// Not JSON, or not of that shape.
+    #[error("not a record of this kind")]
+    Shape(#[source] serde_json::Error),
+    /// Written by an agent that uses a format we do not know.
+    #[error("record format {found} is unknown here (this agent knows {FORMAT})")]
+    Format {
+        /// The number found.
+        found: u32,
+    },
+}
+
+/// A value that is stored as JSON with a format number.
+pub trait Record: Serialize + DeserializeOwned {
+    /// The stored bytes.
+    fn encode(&self) -> Vec<u8> {
+        #[derive(Serialize)]
+        struct Versioned<'a, T> {
+            v: u32,
+            #[serde(flatten)]
+            value: &'a T,
+        }
+        // Records hold strings, numbers and lists alone: nothing in them can fail to serialise.
+        serde_json::to_vec(&Versioned {
+            v: FORMAT,
+            value: self,
+        })
+        .unwrap_or_default()
+    }
+
+    /// The record in `bytes`.
+    ///
+    /// # Errors
+    /// [`InvalidRecord`] when the bytes are of another kind or format.
+    fn decode(bytes: &[u8]) -> Result<Self, InvalidRecord> {
+        #[derive(Deserialize)]
+        struct Tag {
+            v: u32,
+        }
+        let Tag { v } = serde_json::from_slice(bytes).map_err(InvalidRecord::Shape)?;
+        if v != FORMAT {
+            return Err(InvalidRecord::Format { found: v });
+        }
+        serde_json::from_slice(bytes).map_err(InvalidRecord::Shape)
+    }
+}
+
+/// `/leases/nodes/N`: node N's agent is alive. Renewed each second; observers only look whether its version moves.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeLease {
+    /// The life of the agent that renews it.
+    pub incarnation: Incarnation,
+    /// The protocol that this agent speaks.
+    pub protocol: u32,
+    /// Renewals of this incarnation so far.
+    pub counter: u64,
+}
+
+impl Record for NodeLease {}
+
+/// `/leases/primary`: who may hold the addresses of the primary role.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum RoleLease {
+    /// Nobody: its last holder took its addresses off before it wrote this.
+    Released,
+    /// That life of that node's agent.
+    Held {
+        /// The node.
+        holder: NodeName,
+        /// The life of its agent.
+        incarnation: Incarnation,
+        /// Renewals of this tenure so far.
+        counter: u64,
+    },
+}
+
+impl Record for RoleLease {}
+
+/// What is known of the Ceph clients that a guest's process has opened.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CephClients {
+    /// The owner has claimed the guest; no vCPU of it has run.
+    Unrecorded,
+    /// These and no others.
+    Recorded(Vec<CephClient>),
+    /// The guest was adopted from PVC 1.0.3 while it ran: no storage proof can cover it.
+    Unknown,
+}
+
+/// `/domains/U/owner`: the one node on which a process of this guest may exist.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Owner {
+    /// The node.
+    pub node: NodeName,
+    /// The life of its agent that claimed the guest, or that last confirmed it.
+    pub incarnation: Incarnation,
+    /// Claims of this guest so far: grows by one with each.
+    pub epoch: u64,
+    /// The Ceph clients of the guest's process.
+    pub ceph_clients: CephClients,
+}
+
+impl Record for Owner {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{BootId, MachineId};
+
+    fn incarnation() -> Incarnation {
+        Incarnation {
+            machine_id: MachineId::new("0123456789abcdef0123456789abcdef").unwrap(),
+            boot_id: BootId::new("6ba7b810-9dad-11d1-80b4-00c04fd430c8").unwrap(),
+            counter: 3,
+        }
+    }
+
+    fn check<T: Record + PartialEq + std::fmt::Debug>(record: &T, stored: &str) {
+        // What an agent of this release stores must be read by every later one.
+        assert_eq!(String::from_utf8(record.encode()).unwrap(), stored);
+        assert_eq!(&T::decode(stored.as_bytes()).unwrap(), record);
+    }
+
+    #[test]
+    fn records_are_stored_as_recorded_here() {
+        let who = r#"{"machine_id":"0123456789abcdef0123456789abcdef","boot_id":"6ba7b810-9dad-11d1-80b4-00c04fd430c8","counter":3}"#;
+        check(
+            &NodeLease {
+                incarnation: incarnation(),
+                protocol: 1,
+                counter: 9,
+            },
+            &format!(r#"{{"v":1,"incarnation":{who},"protocol":1,"counter":9}}"#),
+        );
+        check(&RoleLease::Released, r#"{"v":1,"state":"released"}"#);
+        check(
+            &RoleLease::Held {
+                holder: NodeName::new("hv1").unwrap(),
+                incarnation: incarnation(),
+                counter: 2,
+            },
+            &format!(r#"{{"v":1,"state":"held","holder":"hv1","incarnation":{who},"counter":2}}"#),
+        );
+        let owner = |ceph_clients| Owner {
+            node: NodeName::new("hv2").unwrap(),
+            incarnation: incarnation(),
+            epoch: 7,
+            ceph_clients,
+        };
+        check(
+            &owner(CephClients::Recorded(vec!["10.102.0.2:0/77".parse().unwrap()])),
+            &format!(
+                r#"{{"v":1,"node":"hv2","incarnation":{who},"epoch":7,"ceph_clients":{{"recorded":["10.102.0.2:0/77"]}}}}"#
+            ),
+        );
+        check(
+            &owner(CephClients::Unrecorded),
+            &format!(r#"{{"v":1,"node":"hv2","incarnation":{who},"epoch":7,"ceph_clients":"unrecorded"}}"#),
+        );
+    }
+
+    #[test]
+    fn a_record_of_a_later_format_is_refused_and_says_so() {
+        let error = RoleLease::decode(br#"{"v":2,"state":"released"}"#).unwrap_err();
+        assert!(matches!(error, InvalidRecord::Format { found: 2 }), "{error}");
+        assert!(RoleLease::decode(b"hv1").is_err());
+        assert!(RoleLease::decode(b"").is_err());
+    }
+}
