@@ -1,1 +1,2 @@
-//! The PVC node agent: leads, watches, and runs guests.
+//! The PVC node agent.
+pub mod host;

@@ -1,0 +1,300 @@
+//! The outside world of the agent: one module per thing, behind seams named for the domain.
+//!
+//! Rounds are generic over these traits. Each has one real implementation here and one fake in [`fake`] that behaves
+//! (it remembers, fails on order, takes virtual time).
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::net::IpAddr;
+
+use pvc_core::ids::{CephClient, VmId, VolumeId};
+use pvc_core::time::BootTime;
+
+/// What an idempotent action found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Changed {
+    /// It was so already.
+    AlreadySo,
+    /// It was done now.
+    Done,
+}
+
+/// The networks whose floating addresses follow the primary.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RoleNetwork {
+    /// Towards clients.
+    Upstream,
+    /// Between the nodes.
+    Cluster,
+    /// Towards Ceph.
+    Storage,
+}
+
+/// An address that follows the primary role.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RoleAddress {
+    /// The network it is on.
+    pub network: RoleNetwork,
+    /// The bridge that carries it, for example `brupstream`.
+    pub interface: String,
+    /// The address. It is set as a host address (/32 or /128).
+    pub ip: IpAddr,
+}
+
+/// A network call that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// There is no such interface.
+    #[error("there is no network interface {interface}")]
+    NoInterface {
+        /// Its name.
+        interface: String,
+    },
+    /// The kernel refused.
+    #[error("failed to {action}")]
+    Kernel {
+        /// What was asked, in words.
+        action: String,
+        /// What the kernel said.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What came of setting an address for a limited time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressOutcome {
+    /// The kernel holds it, and drops it by itself at the latest at the second given after the call.
+    Set {
+        /// The lifetime given to the kernel, in seconds.
+        valid_lft_seconds: u32,
+    },
+    /// Too little of the right is left (or it was used up during the call): the address is not there, or was taken off.
+    TooLate,
+    /// Only from [`HostNetwork::refresh`]: the address is not there any more. It was not added.
+    Missing,
+}
+
+/// The host's addresses. Every call is synchronous: between the reckoning of a lifetime and the system call there is
+/// no point at which the task could be put aside.
+pub trait HostNetwork: Clone + Send + Sync + 'static {
+    /// Adds `address`, so that the kernel drops it by itself once `right_ends` has passed: the lifetime is the whole
+    /// seconds left until then; with less than 1 s left nothing is added. After the call the clock is read again, and
+    /// the address is removed if the right has ended meanwhile.
+    ///
+    /// # Errors
+    /// [`NetworkError`]; the address is then not there.
+    fn add(&self, address: &RoleAddress, right_ends: BootTime) -> Result<AddressOutcome, NetworkError>;
+
+    /// Gives an address that is there a new lifetime, as [`HostNetwork::add`]. Never adds it: an address that is
+    /// missing means that the role was lost.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    fn refresh(&self, address: &RoleAddress, right_ends: BootTime) -> Result<AddressOutcome, NetworkError>;
+
+    /// Takes `address` off the host, whatever its lifetime.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    fn remove(&self, address: &RoleAddress) -> Result<Changed, NetworkError>;
+
+    /// Which of `addresses` the host has now.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    fn present(&self, addresses: &[RoleAddress]) -> Result<Vec<RoleAddress>, NetworkError>;
+
+    /// Tells the neighbours where `address` is now: one gratuitous ARP, or one unsolicited neighbour advertisement.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    fn announce(&self, address: &RoleAddress) -> Result<(), NetworkError>;
+}
+
+/// Why libvirt shows a domain as paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PauseReason {
+    /// Created paused by us, and not resumed since.
+    StartingUp,
+    /// QEMU stopped it after an I/O error.
+    IoError,
+    /// A migration holds it, or has finished with it.
+    Migration,
+    /// Anything else.
+    Other,
+}
+
+/// How a domain is, as libvirt says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DomainStatus {
+    /// Its vCPUs run.
+    Running,
+    /// Its process exists, its vCPUs don't run.
+    Paused(PauseReason),
+    /// It is shutting down.
+    ShuttingDown,
+    /// It has no process.
+    Off,
+    /// Its guest has crashed; the process may exist.
+    Crashed,
+}
+
+/// A process of a guest on this host, as `/proc` shows it: the one look that needs nobody's word.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GuestProcess {
+    /// The guest, from `-uuid` in its command line.
+    pub vm: VmId,
+    /// Its process id.
+    pub pid: u32,
+    /// When it was started, in clock ticks since boot: tells it from a later process of the same id.
+    pub start_ticks: u64,
+}
+
+/// A hypervisor call that failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum HypervisorError {
+    /// libvirtd did not answer: the domain is in an unknown state.
+    #[error("libvirt does not answer ({reason})")]
+    Unavailable {
+        /// What happened.
+        reason: String,
+    },
+    /// libvirtd refused, in its own words.
+    #[error("libvirt: {message}")]
+    Refused {
+        /// What it said.
+        message: String,
+    },
+    /// There is no such domain.
+    #[error("libvirt has no domain {vm}")]
+    NoDomain {
+        /// The guest.
+        vm: VmId,
+    },
+}
+
+/// Figures of one guest, as the reference stores them in `/domains/U/stats` (JSON).
+pub type GuestStatistics = serde_json::Value;
+
+/// The host's hypervisor. Blocking calls happen off the async threads; each has a deadline.
+pub trait Hypervisor: Clone + Send + Sync + 'static {
+    /// Every domain that libvirt knows as active, with its status.
+    ///
+    /// # Errors
+    /// [`HypervisorError::Unavailable`].
+    fn domains(&self) -> impl Future<Output = Result<BTreeMap<VmId, DomainStatus>, HypervisorError>> + Send;
+
+    /// Every guest process on this host. Blocking but quick (reads `/proc`).
+    ///
+    /// # Errors
+    /// When `/proc` can't be read.
+    fn processes(&self) -> std::io::Result<Vec<GuestProcess>>;
+
+    /// Creates a transient domain with its vCPUs paused.
+    ///
+    /// # Errors
+    /// [`HypervisorError`]. After [`HypervisorError::Unavailable`] it may have been created.
+    fn create_paused(&self, vm: VmId, xml: &str) -> impl Future<Output = Result<(), HypervisorError>> + Send;
+
+    /// Lets the vCPUs run.
+    ///
+    /// # Errors
+    /// [`HypervisorError`].
+    fn resume(&self, vm: VmId) -> impl Future<Output = Result<(), HypervisorError>> + Send;
+
+    /// Presses the ACPI power button.
+    ///
+    /// # Errors
+    /// [`HypervisorError`].
+    fn shutdown(&self, vm: VmId) -> impl Future<Output = Result<(), HypervisorError>> + Send;
+
+    /// Ends the domain's process. No such domain is success.
+    ///
+    /// # Errors
+    /// [`HypervisorError`].
+    fn destroy(&self, vm: VmId) -> impl Future<Output = Result<Changed, HypervisorError>> + Send;
+
+    /// Figures of every active guest.
+    ///
+    /// # Errors
+    /// [`HypervisorError::Unavailable`].
+    fn statistics(
+        &self,
+    ) -> impl Future<Output = Result<BTreeMap<VmId, GuestStatistics>, HypervisorError>> + Send;
+
+    /// The live XML of an active guest.
+    ///
+    /// # Errors
+    /// [`HypervisorError`].
+    fn live_xml(&self, vm: VmId) -> impl Future<Output = Result<String, HypervisorError>> + Send;
+
+    /// Returns when something happened to a domain since the last return, or libvirtd came or went. Cancel-safe. A
+    /// hint only: polling is the safety net.
+    fn changed(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// A lock on an RBD image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RbdLock {
+    /// Its id, for example `auto 139725084130512`.
+    pub id: String,
+    /// Its holder's name, for example `client.4360`.
+    pub locker: String,
+    /// Its holder's address.
+    pub client: CephClient,
+}
+
+/// Who uses a volume, as Ceph lists it: a second look, never a guard.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VolumeUse {
+    /// Clients that have the image open. An entry lingers up to 30 s after its process died.
+    pub watchers: Vec<CephClient>,
+    /// Locks. They do not end by themselves.
+    pub locks: Vec<RbdLock>,
+}
+
+/// A storage call that failed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum StorageError {
+    /// There is no such volume.
+    #[error("there is no volume {volume}")]
+    NoVolume {
+        /// The volume.
+        volume: VolumeId,
+    },
+    /// Ceph did not answer in time, or the command failed.
+    #[error("failed to {action}: {reason}")]
+    Failed {
+        /// What was asked, in words.
+        action: String,
+        /// What happened.
+        reason: String,
+    },
+}
+
+/// The storage cluster. Every call has a deadline.
+pub trait Storage: Clone + Send + Sync + 'static {
+    /// Watchers and locks of a volume.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    fn volume_use(&self, volume: &VolumeId) -> impl Future<Output = Result<VolumeUse, StorageError>> + Send;
+
+    /// Bars these clients from all further I/O for ten years, all in one parallel batch; returns when the map that
+    /// says so is committed.
+    ///
+    /// # Errors
+    /// [`StorageError`]; some of them may be barred.
+    fn blocklist(&self, clients: &[CephClient]) -> impl Future<Output = Result<(), StorageError>> + Send;
+
+    /// Removes a lock. A lock that is gone already is success. Ceph bars its owner from further I/O first.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    fn remove_lock(
+        &self,
+        volume: &VolumeId,
+        lock: &RbdLock,
+    ) -> impl Future<Output = Result<Changed, StorageError>> + Send;
+}
