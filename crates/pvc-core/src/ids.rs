@@ -376,6 +376,17 @@ impl fmt::Display for Incarnation {
     }
 }
 
+/// The version of a znode's data: grows by one with each write, starts at 0 with each creation. A write names the
+/// version that it replaces, so that it fails when it depends on something that has moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ZnodeVersion(pub i32);
+
+impl fmt::Display for ZnodeVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

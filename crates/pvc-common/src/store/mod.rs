@@ -11,18 +11,9 @@
 //! | [`StoreError::Unavailable`] | nothing was written: try again, or answer that the store has no quorum |
 //! | [`StoreError::SessionExpired`] | every lock and ephemeral node of ours is gone |
 
-use std::fmt;
 use std::future::Future;
 
-/// The version of a znode's data: grows by one with each write, starts at 0 with each creation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ZnodeVersion(pub i32);
-
-impl fmt::Display for ZnodeVersion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
+pub use pvc_core::ids::ZnodeVersion;
 
 /// A point in the store's order of writes (ZooKeeper's zxid).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
