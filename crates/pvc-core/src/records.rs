@@ -122,6 +122,42 @@ pub struct Owner {
 
 impl Record for Owner {}
 
+/// `/config/primary_node`: which node should hold the primary role. Plain text, as PVC 1.0.3 writes it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PrimaryRecord {
+    /// Nobody: coordinators contend. Stored as `none`; an empty value means the same.
+    None,
+    /// That node.
+    Node(NodeName),
+}
+
+impl PrimaryRecord {
+    /// Whether it names `node`.
+    pub fn names(&self, node: &NodeName) -> bool {
+        matches!(self, PrimaryRecord::Node(named) if named == node)
+    }
+}
+
+impl std::fmt::Display for PrimaryRecord {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            PrimaryRecord::None => f.pad("none"),
+            PrimaryRecord::Node(node) => node.fmt(f),
+        }
+    }
+}
+
+impl std::str::FromStr for PrimaryRecord {
+    type Err = crate::ids::InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "" | "none" => Ok(PrimaryRecord::None),
+            node => NodeName::new(node).map(PrimaryRecord::Node),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
