@@ -3,6 +3,10 @@
 //! Rounds are generic over these traits. Each has one real implementation here and one fake in [`fake`] that behaves
 //! (it remembers, fails on order, takes virtual time).
 
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+pub mod lifetime;
+
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::IpAddr;

@@ -1,0 +1,15 @@
+//! Fakes of the seams, for the tests of this crate and for the simulator. They behave: they remember, take virtual
+//! time, fail on order, and keep a journal of what was done to them.
+
+pub mod clock;
+pub mod network;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub use clock::VirtualClock;
+pub use network::FakeNetwork;
+
+/// Locks `mutex` even if a test panicked while it held it: the fake's state is then still the best there is.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
