@@ -5,9 +5,13 @@
 //!
 //! * [`ids`]: names and identities; each type validates in its one constructor.
 //! * [`states`]: the words that nodes, coordinators and guests use in the store, exactly as PVC 1.0.3 writes them.
+//! * [`lease`]: how long a holder may act and when a silent one may be replaced.
 //! * [`records`]: the JSON values of the coordination protocol (leases, owners).
+//! * [`role`]: the primary role: who may hold the floating addresses.
 //! * [`time`]: the host's boot clock as a value.
 pub mod ids;
+pub mod lease;
 pub mod records;
+pub mod role;
 pub mod states;
 pub mod time;
