@@ -3,12 +3,14 @@
 //! Nothing in this crate reads a clock, a file, a socket or the environment: time is an argument and the outside
 //! world arrives as a view. So the daemons, the simulator and the tests run the very same decisions.
 //!
+//! * [`guest_xml`]: a guest as its libvirt XML describes it.
 //! * [`ids`]: names and identities; each type validates in its one constructor.
 //! * [`states`]: the words that nodes, coordinators and guests use in the store, exactly as PVC 1.0.3 writes them.
 //! * [`lease`]: how long a holder may act and when a silent one may be replaced.
 //! * [`records`]: the JSON values of the coordination protocol (leases, owners).
 //! * [`role`]: the primary role: who may hold the floating addresses.
 //! * [`time`]: the host's boot clock as a value.
+pub mod guest_xml;
 pub mod ids;
 pub mod lease;
 pub mod records;
