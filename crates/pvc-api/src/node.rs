@@ -1,0 +1,161 @@
+//! Nodes.
+
+use std::collections::BTreeMap;
+
+use pvc_core::states::{CoordinatorState, DaemonState, DomainState};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+/// A health figure.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum Health {
+    /// 0 (worst) to 100.
+    Percent(u8),
+    /// Nothing is known; the text is `N/A`.
+    Unknown(String),
+}
+
+impl Health {
+    /// Nothing is known.
+    pub fn unknown() -> Health {
+        Health::Unknown("N/A".to_owned())
+    }
+}
+
+/// A node.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Node {
+    /// Its short host name.
+    pub name: String,
+    /// How its agent is.
+    #[schema(value_type = String, example = "run")]
+    pub daemon_state: DaemonState,
+    /// Its part in the primary role.
+    #[schema(value_type = String, example = "secondary")]
+    pub coordinator_state: CoordinatorState,
+    /// Whether it takes guests.
+    #[schema(value_type = String, example = "ready")]
+    pub domain_state: DomainState,
+    /// The version of its agent.
+    pub pvc_version: String,
+    /// Logical CPUs.
+    pub cpu_count: u32,
+    /// Kernel release.
+    pub kernel: String,
+    /// Operating system.
+    pub os: String,
+    /// Processor architecture.
+    pub arch: String,
+    /// Its health, 0 to 100, or `N/A`.
+    pub health: Health,
+    /// The health checks that run there.
+    pub health_plugins: Vec<String>,
+    /// What each health check found last.
+    pub health_details: Vec<HealthDetail>,
+    /// Load average over one minute.
+    pub load: f64,
+    /// Guests that run there.
+    pub domains_count: u32,
+    /// Their names.
+    pub running_domains: Vec<String>,
+    /// CPUs.
+    pub vcpu: NodeVcpu,
+    /// Memory.
+    pub memory: NodeMemory,
+    /// Network interfaces by name.
+    pub interfaces: BTreeMap<String, InterfaceStats>,
+}
+
+/// What a health check found last.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HealthDetail {
+    /// The check.
+    pub name: String,
+    /// When it ran, in seconds since 1970; nothing if it never has.
+    pub last_run: Option<i64>,
+    /// By how many points it lowers the node's health.
+    pub health_delta: i64,
+    /// What it says.
+    pub message: String,
+    /// What it measured.
+    #[schema(value_type = Object)]
+    pub data: Value,
+}
+
+/// A node's CPUs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct NodeVcpu {
+    /// Logical CPUs of the node.
+    pub total: u32,
+    /// vCPUs of the guests that run there.
+    pub allocated: u32,
+}
+
+/// A node's memory, in MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct NodeMemory {
+    /// What the node has.
+    pub total: u64,
+    /// Of the guests that run there.
+    pub allocated: u64,
+    /// Of all guests placed there, stopped ones included.
+    pub provisioned: u64,
+    /// In use by anything.
+    pub used: u64,
+    /// Available.
+    pub free: u64,
+}
+
+/// Traffic of a network interface, averaged over the last statistics interval.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(default)]
+pub struct InterfaceStats {
+    /// Received, bits a second.
+    pub rx_bps: i64,
+    /// Received, packets a second.
+    pub rx_pps: i64,
+    /// Sent, bits a second.
+    pub tx_bps: i64,
+    /// Sent, packets a second.
+    pub tx_pps: i64,
+    /// Both, bits a second.
+    pub total_bps: i64,
+    /// Both, packets a second.
+    pub total_pps: i64,
+    /// Speed of the link, bits a second.
+    pub link_speed: i64,
+    /// State of the link.
+    pub state: String,
+}
+
+/// A node's daemon state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeDaemonState {
+    /// The node.
+    pub name: String,
+    /// How its agent is.
+    #[schema(value_type = String, example = "run")]
+    pub daemon_state: DaemonState,
+}
+
+/// A node's coordinator state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeCoordinatorState {
+    /// The node.
+    pub name: String,
+    /// Its part in the primary role.
+    #[schema(value_type = String, example = "primary")]
+    pub coordinator_state: CoordinatorState,
+}
+
+/// A node's domain state.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeDomainState {
+    /// The node.
+    pub name: String,
+    /// Whether it takes guests.
+    #[schema(value_type = String, example = "ready")]
+    pub domain_state: DomainState,
+}
