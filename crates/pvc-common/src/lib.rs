@@ -3,10 +3,12 @@
 //! * [`store`]: the coordination store behind one trait, with two implementations (ZooKeeper and in memory).
 //! * [`clock`]: the boot clock and waiting, behind one trait.
 //! * [`command`]: programs of the host, behind one trait, with deadlines.
+//! * [`keys`]: the store's typed keys and how their values are written.
 //! * [`secret`]: texts that must not be shown.
 //! * [`pause`]: points at which a test can hold a daemon.
 pub mod clock;
 pub mod command;
+pub mod keys;
 pub mod pause;
 pub mod secret;
 pub mod store;

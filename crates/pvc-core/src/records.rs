@@ -122,6 +122,19 @@ pub struct Owner {
 
 impl Record for Owner {}
 
+/// `/domains/U/incoming`: where a guest is moving to, and the Ceph clients of its half there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Incoming {
+    /// The node that receives the guest.
+    pub target: NodeName,
+    /// The life of that node's agent.
+    pub incarnation: Incarnation,
+    /// The Ceph clients of the receiving process.
+    pub ceph_clients: CephClients,
+}
+
+impl Record for Incoming {}
+
 /// `/config/primary_node`: which node should hold the primary role. Plain text, as PVC 1.0.3 writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PrimaryRecord {

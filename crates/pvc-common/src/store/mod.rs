@@ -13,7 +13,10 @@
 
 use std::future::Future;
 
+mod typed;
+
 pub use pvc_core::ids::ZnodeVersion;
+pub use typed::{ReadError, StoreExt, Versioned};
 
 /// A point in the store's order of writes (ZooKeeper's zxid).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
