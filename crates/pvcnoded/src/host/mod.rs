@@ -3,9 +3,14 @@
 //! Rounds are generic over these traits. Each has one real implementation here and one fake in [`fake`] that behaves
 //! (it remembers, fails on order, takes virtual time).
 
+mod announce;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod lifetime;
+mod netlink;
+pub mod network;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
 use std::future::Future;
