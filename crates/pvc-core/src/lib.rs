@@ -17,3 +17,5 @@ pub mod records;
 pub mod role;
 pub mod states;
 pub mod time;
+pub mod vm;
+pub mod volume_use;

@@ -18,6 +18,8 @@ use std::net::IpAddr;
 
 use pvc_core::ids::{CephClient, VmId, VolumeId};
 use pvc_core::time::BootTime;
+pub use pvc_core::vm::{DomainStatus, PauseReason};
+pub use pvc_core::volume_use::{RbdLock, VolumeUse};
 
 /// What an idempotent action found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -121,34 +123,6 @@ pub trait HostNetwork: Clone + Send + Sync + 'static {
     fn announce(&self, address: &RoleAddress) -> Result<(), NetworkError>;
 }
 
-/// Why libvirt shows a domain as paused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PauseReason {
-    /// Created paused by us, and not resumed since.
-    StartingUp,
-    /// QEMU stopped it after an I/O error.
-    IoError,
-    /// A migration holds it, or has finished with it.
-    Migration,
-    /// Anything else.
-    Other,
-}
-
-/// How a domain is, as libvirt says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum DomainStatus {
-    /// Its vCPUs run.
-    Running,
-    /// Its process exists, its vCPUs don't run.
-    Paused(PauseReason),
-    /// It is shutting down.
-    ShuttingDown,
-    /// It has no process.
-    Off,
-    /// Its guest has crashed; the process may exist.
-    Crashed,
-}
-
 /// A process of a guest on this host, as `/proc` shows it: the one look that needs nobody's word.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GuestProcess {
@@ -241,26 +215,6 @@ pub trait Hypervisor: Clone + Send + Sync + 'static {
     /// Returns when something happened to a domain since the last return, or libvirtd came or went. Cancel-safe. A
     /// hint only: polling is the safety net.
     fn changed(&self) -> impl Future<Output = ()> + Send;
-}
-
-/// A lock on an RBD image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RbdLock {
-    /// Its id, for example `auto 139725084130512`.
-    pub id: String,
-    /// Its holder's name, for example `client.4360`.
-    pub locker: String,
-    /// Its holder's address.
-    pub client: CephClient,
-}
-
-/// Who uses a volume, as Ceph lists it: a second look, never a guard.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct VolumeUse {
-    /// Clients that have the image open. An entry lingers up to 30 s after its process died.
-    pub watchers: Vec<CephClient>,
-    /// Locks. They do not end by themselves.
-    pub locks: Vec<RbdLock>,
 }
 
 /// A storage call that failed.

@@ -1,0 +1,337 @@
+//! The decision over one guest on one node.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::local::{DomainReading, DomainStatus, PauseReason, Presence};
+use crate::ids::{Incarnation, NodeName, ZnodeVersion};
+use crate::records::{CephClients, Owner};
+use crate::states::VmState;
+use crate::time::BootTime;
+
+/// A guest's record, all as of one moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmRecord {
+    /// Where it should run.
+    pub node: NodeName,
+    /// The version of `node`.
+    pub node_version: ZnodeVersion,
+    /// How it should be, or is.
+    pub state: VmState,
+    /// The version of `state`.
+    pub state_version: ZnodeVersion,
+    /// Where a process of it may exist.
+    pub owner: Option<Owner>,
+    /// The version of `owner`.
+    pub owner_version: ZnodeVersion,
+}
+
+/// Whether this node may start guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NodeFitness {
+    /// It may.
+    Fit,
+    /// Its agent has not reached `run`, or is stopping.
+    NotRunning,
+    /// Its node lease has ended: what it knows is old.
+    LeaseEnded,
+    /// A fence of this node is on record.
+    Fenced,
+}
+
+/// A shutdown under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShutdownProgress {
+    /// When the guest was first asked.
+    pub since: BootTime,
+    /// When it was last asked.
+    pub asked_at: BootTime,
+}
+
+/// How often this guest died by itself lately.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RestartHistory {
+    /// Deaths without a request within the last ten minutes.
+    pub deaths: u32,
+    /// The earliest moment of the next start.
+    pub not_before: Option<BootTime>,
+}
+
+impl RestartHistory {
+    /// So many deaths in ten minutes are no accident: the guest is left alone until somebody looks.
+    pub const LIMIT: u32 = 5;
+}
+
+/// All that the decision sees.
+#[derive(Debug, Clone)]
+pub struct VmView<'a> {
+    /// Now.
+    pub now: BootTime,
+    /// This node.
+    pub me: &'a NodeName,
+    /// This life of its agent.
+    pub incarnation: &'a Incarnation,
+    /// The guest's record.
+    pub record: &'a VmRecord,
+    /// Whether a process of it is here.
+    pub process: Presence,
+    /// What libvirt says of it.
+    pub domain: DomainReading,
+    /// Whether this node may start guests.
+    pub fitness: NodeFitness,
+    /// The shutdown under way, if one is.
+    pub shutdown: Option<ShutdownProgress>,
+    /// How long a guest may take to shut down.
+    pub shutdown_timeout: Duration,
+    /// How often it died lately.
+    pub history: RestartHistory,
+}
+
+/// Why nothing is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Calm {
+    /// It runs as it should.
+    Runs,
+    /// It does not run, as it should.
+    Rests,
+    /// It is no business of this node.
+    NotHere,
+    /// It should run here; another node has not given it up.
+    OwnedElsewhere(NodeName),
+    /// It should run here; its owner is another machine that had this node's name. Only a proof of death frees it.
+    OwnedByFormerMachine,
+    /// It should run here, but this node may not start guests now.
+    NotFit(NodeFitness),
+    /// It died a moment ago; the next start comes at that time.
+    BackingOff(BootTime),
+    /// It is being built by another part of the system.
+    BeingBuilt,
+    /// It was asked to shut down and has time left.
+    ShuttingDown,
+    /// QEMU stopped it after an I/O error. It is never resumed: it may be cut off from its storage.
+    PausedByIoError,
+    /// Somebody paused it.
+    PausedByHand,
+    /// libvirtd does not answer.
+    LibvirtSilent,
+    /// Its process is here, but libvirt does not know it.
+    LibvirtForgot,
+    /// `/proc` could not be read.
+    ProcessesUnknown,
+}
+
+/// Why a process is ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DestroyReason {
+    /// The record says so.
+    Requested(VmState),
+    /// It did not shut down in time.
+    ShutdownTimeout,
+    /// Another node owns it.
+    OwnedElsewhere(NodeName),
+    /// Nobody owns it and it should run elsewhere: another node may start it at any moment.
+    Unowned,
+    /// It was created by an earlier life of this agent that did not get to record its Ceph clients: no fence could
+    /// cover it.
+    ClientsNotRecorded,
+    /// It has crashed.
+    Crashed,
+}
+
+impl fmt::Display for DestroyReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DestroyReason::Requested(state) => write!(f, "its state is {state}"),
+            DestroyReason::ShutdownTimeout => f.write_str("it did not shut down in time"),
+            DestroyReason::OwnedElsewhere(node) => write!(f, "{node} owns it"),
+            DestroyReason::Unowned => f.write_str("nobody owns it and it should run elsewhere"),
+            DestroyReason::ClientsNotRecorded => f.write_str("its Ceph clients were never recorded"),
+            DestroyReason::Crashed => f.write_str("it has crashed"),
+        }
+    }
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VmStep {
+    /// Nothing.
+    Leave(Calm),
+    /// Make this node the owner, then start it.
+    Claim,
+    /// Its process runs under no owner of this boot, and it should run here: put it on record as ours, its Ceph
+    /// clients unknown.
+    Adopt,
+    /// It runs under an earlier life of this agent: put this life on record.
+    Confirm,
+    /// Let it run: all is on record.
+    Resume,
+    /// Ask it to shut down.
+    AskToShutDown,
+    /// End its process.
+    Destroy(DestroyReason),
+    /// Its process is gone: give it up, and write `state` if given. `died` if nobody had asked for it.
+    Release {
+        /// What becomes of it.
+        state: Option<VmState>,
+        /// Whether it ended by itself.
+        died: bool,
+    },
+    /// It does not run and nobody owns it: write what was asked for.
+    Settle(VmState),
+    /// It died too often: leave it alone until somebody looks.
+    FailDying,
+}
+
+/// What this node does next about one guest. Same view, same step.
+pub fn next_vm_step(view: &VmView<'_>) -> VmStep {
+    match view.process {
+        Presence::Unknown => VmStep::Leave(Calm::ProcessesUnknown),
+        Presence::Present => next_with_process(view),
+        Presence::Absent => next_without_process(view),
+    }
+}
+
+/// Whose the guest is, seen from this node.
+enum Ownership<'a> {
+    Nobody,
+    ThisBoot(&'a Owner),
+    EarlierBoot,
+    FormerMachine,
+    Other(&'a NodeName),
+}
+
+fn ownership<'a>(view: &VmView<'a>) -> Ownership<'a> {
+    match &view.record.owner {
+        None => Ownership::Nobody,
+        Some(owner) if owner.node != *view.me => Ownership::Other(&owner.node),
+        Some(owner) if owner.incarnation.same_boot(view.incarnation) => Ownership::ThisBoot(owner),
+        Some(owner) if owner.incarnation.same_machine(view.incarnation) => Ownership::EarlierBoot,
+        Some(_) => Ownership::FormerMachine,
+    }
+}
+
+fn next_with_process(view: &VmView<'_>) -> VmStep {
+    let belongs_here = view.record.node == *view.me;
+    match ownership(view) {
+        Ownership::Other(node) => VmStep::Destroy(DestroyReason::OwnedElsewhere(node.clone())),
+        Ownership::FormerMachine => VmStep::Destroy(DestroyReason::OwnedElsewhere(view.me.clone())),
+        Ownership::Nobody | Ownership::EarlierBoot if belongs_here => VmStep::Adopt,
+        Ownership::Nobody | Ownership::EarlierBoot => VmStep::Destroy(DestroyReason::Unowned),
+        Ownership::ThisBoot(owner) if owner.ceph_clients == CephClients::Unrecorded => {
+            VmStep::Destroy(DestroyReason::ClientsNotRecorded)
+        }
+        Ownership::ThisBoot(owner) if owner.incarnation != *view.incarnation => VmStep::Confirm,
+        Ownership::ThisBoot(_) => match view.record.state {
+            VmState::Start | VmState::Migrate | VmState::MigrateLive | VmState::Unmigrate if belongs_here => {
+                next_running(view)
+            }
+            VmState::Start
+            | VmState::Migrate
+            | VmState::MigrateLive
+            | VmState::Unmigrate
+            | VmState::Shutdown
+            | VmState::Restart => next_shutting_down(view),
+            VmState::Provision | VmState::Import | VmState::Restore => VmStep::Leave(Calm::BeingBuilt),
+            state
+            @ (VmState::Stop | VmState::Disable | VmState::Fail | VmState::Mirror | VmState::Delete) => {
+                VmStep::Destroy(DestroyReason::Requested(state))
+            }
+        },
+    }
+}
+
+/// It should run, and a process of it is here on record.
+fn next_running(view: &VmView<'_>) -> VmStep {
+    match view.domain {
+        DomainReading::Unknown => VmStep::Leave(Calm::LibvirtSilent),
+        DomainReading::Absent | DomainReading::Is(DomainStatus::Off) => VmStep::Leave(Calm::LibvirtForgot),
+        DomainReading::Is(DomainStatus::Running | DomainStatus::ShuttingDown) => VmStep::Leave(Calm::Runs),
+        DomainReading::Is(DomainStatus::Paused(PauseReason::StartingUp)) => VmStep::Resume,
+        DomainReading::Is(DomainStatus::Paused(PauseReason::IoError)) => VmStep::Leave(Calm::PausedByIoError),
+        DomainReading::Is(DomainStatus::Paused(PauseReason::Migration | PauseReason::Other)) => {
+            VmStep::Leave(Calm::PausedByHand)
+        }
+        DomainReading::Is(DomainStatus::Crashed) => VmStep::Destroy(DestroyReason::Crashed),
+    }
+}
+
+/// How often a guest that does not react is asked again: some lose the first press while they boot.
+const ASK_AGAIN_AFTER: Duration = Duration::from_secs(10);
+
+fn next_shutting_down(view: &VmView<'_>) -> VmStep {
+    let Some(progress) = view.shutdown else {
+        return VmStep::AskToShutDown;
+    };
+    if view.now >= progress.since + view.shutdown_timeout {
+        return VmStep::Destroy(DestroyReason::ShutdownTimeout);
+    }
+    if view.now >= progress.asked_at + ASK_AGAIN_AFTER {
+        return VmStep::AskToShutDown;
+    }
+    VmStep::Leave(Calm::ShuttingDown)
+}
+
+fn next_without_process(view: &VmView<'_>) -> VmStep {
+    let belongs_here = view.record.node == *view.me;
+    match ownership(view) {
+        Ownership::Other(node) if belongs_here && view.record.state == VmState::Start => {
+            VmStep::Leave(Calm::OwnedElsewhere(node.clone()))
+        }
+        Ownership::Other(_) => VmStep::Leave(Calm::NotHere),
+        Ownership::FormerMachine => VmStep::Leave(Calm::OwnedByFormerMachine),
+        Ownership::ThisBoot(_) | Ownership::EarlierBoot => next_gone(view),
+        Ownership::Nobody if belongs_here => next_unowned(view),
+        Ownership::Nobody => VmStep::Leave(Calm::NotHere),
+    }
+}
+
+/// We own it and its process is gone.
+fn next_gone(view: &VmView<'_>) -> VmStep {
+    let release = |state| VmStep::Release { state, died: false };
+    match view.record.state {
+        VmState::Shutdown => release(Some(VmState::Stop)),
+        VmState::Restart => release(Some(VmState::Start)),
+        VmState::Start => {
+            let asked = view.shutdown.is_some() || view.record.node != *view.me;
+            let rebooted = matches!(ownership(view), Ownership::EarlierBoot);
+            VmStep::Release {
+                state: None,
+                died: !asked && !rebooted,
+            }
+        }
+        VmState::Stop
+        | VmState::Disable
+        | VmState::Fail
+        | VmState::Migrate
+        | VmState::MigrateLive
+        | VmState::Unmigrate
+        | VmState::Provision
+        | VmState::Import
+        | VmState::Restore
+        | VmState::Mirror
+        | VmState::Delete => release(None),
+    }
+}
+
+/// Nobody owns it, it belongs here and does not run.
+fn next_unowned(view: &VmView<'_>) -> VmStep {
+    match view.record.state {
+        VmState::Start if view.history.deaths >= RestartHistory::LIMIT => VmStep::FailDying,
+        VmState::Start if view.fitness != NodeFitness::Fit => VmStep::Leave(Calm::NotFit(view.fitness)),
+        VmState::Start => match view.history.not_before {
+            Some(not_before) if view.now < not_before => VmStep::Leave(Calm::BackingOff(not_before)),
+            Some(_) | None => VmStep::Claim,
+        },
+        VmState::Restart | VmState::Migrate | VmState::MigrateLive | VmState::Unmigrate => {
+            VmStep::Settle(VmState::Start)
+        }
+        VmState::Shutdown => VmStep::Settle(VmState::Stop),
+        VmState::Stop | VmState::Disable | VmState::Fail | VmState::Mirror | VmState::Delete => {
+            VmStep::Leave(Calm::Rests)
+        }
+        VmState::Provision | VmState::Import | VmState::Restore => VmStep::Leave(Calm::BeingBuilt),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,349 @@
+//! Every state on every side of every border. Each test says what would go wrong in a datacentre without the rule.
+
+use super::*;
+use crate::ids::{BootId, MachineId};
+
+fn node(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+fn life(machine: char, boot: char, counter: u64) -> Incarnation {
+    Incarnation {
+        machine_id: MachineId::new(machine.to_string().repeat(32)).unwrap(),
+        boot_id: BootId::new(format!("6ba7b810-9dad-11d1-80b4-{}", boot.to_string().repeat(12))).unwrap(),
+        counter,
+    }
+}
+
+fn clients() -> CephClients {
+    CephClients::Recorded(vec!["10.102.0.1:0/11".parse().unwrap()])
+}
+
+fn owner(name: &str, incarnation: Incarnation, ceph_clients: CephClients) -> Option<Owner> {
+    Some(Owner {
+        node: node(name),
+        incarnation,
+        epoch: 1,
+        ceph_clients,
+    })
+}
+
+fn ours() -> Option<Owner> {
+    owner("hv1", life('1', '1', 2), clients())
+}
+
+struct Case {
+    node: &'static str,
+    state: VmState,
+    owner: Option<Owner>,
+    process: Presence,
+    domain: DomainReading,
+    fitness: NodeFitness,
+    shutdown: Option<ShutdownProgress>,
+    history: RestartHistory,
+    now: u64,
+}
+
+fn running(state: VmState) -> Case {
+    Case {
+        node: "hv1",
+        state,
+        owner: ours(),
+        process: Presence::Present,
+        domain: DomainReading::Is(DomainStatus::Running),
+        fitness: NodeFitness::Fit,
+        shutdown: None,
+        history: RestartHistory::default(),
+        now: 1000,
+    }
+}
+
+fn resting(state: VmState) -> Case {
+    Case {
+        owner: None,
+        process: Presence::Absent,
+        domain: DomainReading::Absent,
+        ..running(state)
+    }
+}
+
+fn seconds(count: u64) -> BootTime {
+    BootTime::from_duration(Duration::from_secs(count))
+}
+
+fn step(case: &Case) -> VmStep {
+    let record = VmRecord {
+        node: node(case.node),
+        node_version: ZnodeVersion(1),
+        state: case.state,
+        state_version: ZnodeVersion(1),
+        owner: case.owner.clone(),
+        owner_version: ZnodeVersion(1),
+    };
+    next_vm_step(&VmView {
+        now: seconds(case.now),
+        me: &node("hv1"),
+        incarnation: &life('1', '1', 2),
+        record: &record,
+        process: case.process,
+        domain: case.domain,
+        fitness: case.fitness,
+        shutdown: case.shutdown,
+        shutdown_timeout: Duration::from_secs(180),
+        history: case.history,
+    })
+}
+
+#[test]
+fn a_guest_is_claimed_only_when_nobody_owns_it_and_it_belongs_here() {
+    // Anything looser starts a second process of one guest.
+    assert_eq!(step(&resting(VmState::Start)), VmStep::Claim);
+    let elsewhere = Case {
+        node: "hv2",
+        ..resting(VmState::Start)
+    };
+    assert_eq!(step(&elsewhere), VmStep::Leave(Calm::NotHere));
+    let owned = Case {
+        owner: owner("hv2", life('2', '2', 1), clients()),
+        ..resting(VmState::Start)
+    };
+    assert_eq!(step(&owned), VmStep::Leave(Calm::OwnedElsewhere(node("hv2"))));
+    // Another machine took over this node's name: its predecessor may still run the guest.
+    let former = Case {
+        owner: owner("hv1", life('9', '9', 1), clients()),
+        ..resting(VmState::Start)
+    };
+    assert_eq!(step(&former), VmStep::Leave(Calm::OwnedByFormerMachine));
+    for fitness in [
+        NodeFitness::Fenced,
+        NodeFitness::LeaseEnded,
+        NodeFitness::NotRunning,
+    ] {
+        let unfit = Case {
+            fitness,
+            ..resting(VmState::Start)
+        };
+        assert_eq!(step(&unfit), VmStep::Leave(Calm::NotFit(fitness)));
+    }
+}
+
+#[test]
+fn nothing_follows_from_not_knowing() {
+    for state in VmState::ALL {
+        for owner in [None, ours(), owner("hv2", life('2', '2', 1), clients())] {
+            let case = Case {
+                process: Presence::Unknown,
+                owner,
+                ..running(*state)
+            };
+            assert_eq!(step(&case), VmStep::Leave(Calm::ProcessesUnknown));
+        }
+    }
+    // Lesson 14: an unreachable libvirtd is a degraded reading.
+    let silent = Case {
+        domain: DomainReading::Unknown,
+        ..running(VmState::Start)
+    };
+    assert_eq!(step(&silent), VmStep::Leave(Calm::LibvirtSilent));
+    let forgot = Case {
+        domain: DomainReading::Absent,
+        ..running(VmState::Start)
+    };
+    assert_eq!(step(&forgot), VmStep::Leave(Calm::LibvirtForgot));
+}
+
+#[test]
+fn a_process_that_another_node_may_double_is_ended() {
+    let elsewhere = Case {
+        owner: owner("hv2", life('2', '2', 1), clients()),
+        ..running(VmState::Start)
+    };
+    assert_eq!(
+        step(&elsewhere),
+        VmStep::Destroy(DestroyReason::OwnedElsewhere(node("hv2")))
+    );
+    let unowned = Case {
+        owner: None,
+        node: "hv2",
+        ..running(VmState::Start)
+    };
+    assert_eq!(step(&unowned), VmStep::Destroy(DestroyReason::Unowned));
+    let here = Case {
+        owner: None,
+        ..running(VmState::Start)
+    };
+    assert_eq!(step(&here), VmStep::Adopt);
+}
+
+#[test]
+fn a_guest_without_recorded_clients_never_runs_on() {
+    // A fence could not bar what is not on record.
+    for domain in [
+        DomainStatus::Running,
+        DomainStatus::Paused(PauseReason::StartingUp),
+    ] {
+        let case = Case {
+            owner: owner("hv1", life('1', '1', 1), CephClients::Unrecorded),
+            domain: DomainReading::Is(domain),
+            ..running(VmState::Start)
+        };
+        assert_eq!(step(&case), VmStep::Destroy(DestroyReason::ClientsNotRecorded));
+    }
+}
+
+#[test]
+fn a_restarted_agent_confirms_its_guests_and_disturbs_none() {
+    let case = Case {
+        owner: owner("hv1", life('1', '1', 1), clients()),
+        ..running(VmState::Start)
+    };
+    assert_eq!(step(&case), VmStep::Confirm);
+    assert_eq!(step(&running(VmState::Start)), VmStep::Leave(Calm::Runs));
+}
+
+#[test]
+fn only_a_domain_paused_by_our_own_start_is_resumed() {
+    // After an I/O error the guest may have been cut off by a fence and run elsewhere.
+    for (reason, expected) in [
+        (PauseReason::StartingUp, VmStep::Resume),
+        (PauseReason::IoError, VmStep::Leave(Calm::PausedByIoError)),
+        (PauseReason::Migration, VmStep::Leave(Calm::PausedByHand)),
+        (PauseReason::Other, VmStep::Leave(Calm::PausedByHand)),
+    ] {
+        let case = Case {
+            domain: DomainReading::Is(DomainStatus::Paused(reason)),
+            ..running(VmState::Start)
+        };
+        assert_eq!(step(&case), expected);
+    }
+}
+
+#[test]
+fn a_shutdown_is_asked_for_again_and_forced_at_its_deadline() {
+    // Lesson 48: a guest that ignores shutdown must not hold an administrator up for ever.
+    assert_eq!(step(&running(VmState::Shutdown)), VmStep::AskToShutDown);
+    let progress = |now, asked_at| Case {
+        shutdown: Some(ShutdownProgress {
+            since: seconds(1000),
+            asked_at: seconds(asked_at),
+        }),
+        now,
+        ..running(VmState::Shutdown)
+    };
+    assert_eq!(step(&progress(1009, 1000)), VmStep::Leave(Calm::ShuttingDown));
+    assert_eq!(step(&progress(1010, 1000)), VmStep::AskToShutDown);
+    assert_eq!(step(&progress(1179, 1170)), VmStep::Leave(Calm::ShuttingDown));
+    assert_eq!(
+        step(&progress(1180, 1179)),
+        VmStep::Destroy(DestroyReason::ShutdownTimeout)
+    );
+    // Cancelled: the state is start again, and nothing is forced.
+    let cancelled = Case {
+        state: VmState::Start,
+        ..progress(1200, 1190)
+    };
+    assert_eq!(step(&cancelled), VmStep::Leave(Calm::Runs));
+}
+
+#[test]
+fn every_state_of_a_running_guest_has_its_step() {
+    for state in VmState::ALL {
+        let expected = match state {
+            VmState::Start | VmState::Migrate | VmState::MigrateLive | VmState::Unmigrate => {
+                VmStep::Leave(Calm::Runs)
+            }
+            VmState::Shutdown | VmState::Restart => VmStep::AskToShutDown,
+            VmState::Provision | VmState::Import | VmState::Restore => VmStep::Leave(Calm::BeingBuilt),
+            VmState::Stop | VmState::Disable | VmState::Fail | VmState::Mirror | VmState::Delete => {
+                VmStep::Destroy(DestroyReason::Requested(*state))
+            }
+        };
+        assert_eq!(step(&running(*state)), expected, "{state}");
+    }
+}
+
+#[test]
+fn every_state_of_a_guest_that_is_gone_gives_it_up() {
+    for state in VmState::ALL {
+        let gone = Case {
+            owner: ours(),
+            ..resting(*state)
+        };
+        let expected = match state {
+            VmState::Shutdown => VmStep::Release {
+                state: Some(VmState::Stop),
+                died: false,
+            },
+            VmState::Restart => VmStep::Release {
+                state: Some(VmState::Start),
+                died: false,
+            },
+            VmState::Start => VmStep::Release {
+                state: None,
+                died: true,
+            },
+            VmState::Stop
+            | VmState::Disable
+            | VmState::Fail
+            | VmState::Migrate
+            | VmState::MigrateLive
+            | VmState::Unmigrate
+            | VmState::Provision
+            | VmState::Import
+            | VmState::Restore
+            | VmState::Mirror
+            | VmState::Delete => VmStep::Release {
+                state: None,
+                died: false,
+            },
+        };
+        assert_eq!(step(&gone), expected, "{state}");
+    }
+    // After a reboot of this machine its process is certainly gone, and that was no death of the guest's own.
+    let rebooted = Case {
+        owner: owner("hv1", life('1', '7', 1), clients()),
+        ..resting(VmState::Start)
+    };
+    assert_eq!(
+        step(&rebooted),
+        VmStep::Release {
+            state: None,
+            died: false
+        }
+    );
+}
+
+#[test]
+fn every_state_of_a_resting_guest_has_its_step() {
+    for state in VmState::ALL {
+        let expected = match state {
+            VmState::Start => VmStep::Claim,
+            VmState::Restart | VmState::Migrate | VmState::MigrateLive | VmState::Unmigrate => {
+                VmStep::Settle(VmState::Start)
+            }
+            VmState::Shutdown => VmStep::Settle(VmState::Stop),
+            VmState::Provision | VmState::Import | VmState::Restore => VmStep::Leave(Calm::BeingBuilt),
+            VmState::Stop | VmState::Disable | VmState::Fail | VmState::Mirror | VmState::Delete => {
+                VmStep::Leave(Calm::Rests)
+            }
+        };
+        assert_eq!(step(&resting(*state)), expected, "{state}");
+    }
+}
+
+#[test]
+fn a_guest_that_keeps_dying_is_left_alone_in_the_end() {
+    let died = |deaths, not_before| Case {
+        history: RestartHistory {
+            deaths,
+            not_before: Some(seconds(not_before)),
+        },
+        ..resting(VmState::Start)
+    };
+    assert_eq!(
+        step(&died(1, 1001)),
+        VmStep::Leave(Calm::BackingOff(seconds(1001)))
+    );
+    assert_eq!(step(&died(4, 1000)), VmStep::Claim);
+    assert_eq!(step(&died(5, 1000)), VmStep::FailDying);
+}
