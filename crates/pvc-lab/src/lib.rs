@@ -1,1 +1,57 @@
 //! Builds and drives a real PVC cluster of systemd nodes on one machine.
+//!
+//! A node is a systemd-nspawn container that boots Debian from one shared base tree (an overlay for each node), in a
+//! network namespace of its own. Cables lead from it to the *switch*, a namespace with a bridge for each of the host
+//! networks upstream, cluster and storage. On the nodes run ZooKeeper, Ceph, libvirt and our daemons. The nodes can be
+//! switched off, frozen and cut off, through this library or through a BMC of their own.
+//!
+//! ```no_run
+//! # fn main() -> anyhow::Result<()> {
+//! use std::time::Duration;
+//! use pvc_lab::{Lab, Network};
+//!
+//! let lab = Lab::attach()?;                       // or Lab::up(&Options::default(), &mut Lines::new())
+//! let hv2 = lab.node("hv2")?;
+//! println!("{}", hv2.exec(&["uname", "-n"])?.ok()?);
+//! hv2.freeze()?;                                  // every process stops where it stands
+//! hv2.thaw()?;
+//! hv2.kill()?;                                    // power loss
+//! hv2.power_on()?;                                // back when systemd has started everything
+//! lab.partition("hv2", Network::Cluster)?;
+//! lab.wait_for("hv3 to lead", Duration::from_secs(10), || {
+//!     Ok(lab.zookeeper_leader()?.is_some_and(|node| node.name() == "hv3"))
+//! })?;
+//! lab.heal()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Everything is under one folder (`/var/lib/pvc-lab`, or what `PVC_LAB_DIR` says); there is never more than one lab on a
+//! machine. The machine's own network namespace gets no address and no route of the lab. What processes there are is
+//! read from cgroups, never remembered. Names and addresses are fixed: see [`topology`].
+
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a tool, not a daemon: it has no clock seam, and process.rs is its command runner"
+)]
+
+mod base;
+mod cgroup;
+mod host;
+mod lab;
+mod network;
+mod node;
+mod process;
+mod progress;
+mod state;
+pub mod topology;
+mod zookeeper;
+
+pub use lab::{Lab, Options, Up};
+pub use network::Carrier;
+pub use node::{Changed, Node, Power};
+pub use process::{Background, Output, wait_for};
+pub use progress::{Lines, Progress, Quiet};
+pub use state::{Phase, State, Storage};
+pub use topology::{Network, NodeId};
+pub use zookeeper::{Mode as ZookeeperMode, mode as zookeeper_mode};

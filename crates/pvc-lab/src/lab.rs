@@ -1,0 +1,297 @@
+//! The lab as a whole: up, down, and the way to its nodes.
+
+use std::fs;
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cgroup::Cgroup;
+use crate::network::{self, Carrier};
+use crate::node::{Node, Power};
+use crate::process::{Background, Output, wait_for};
+use crate::progress::Progress;
+use crate::state::{Folder, Lock, Phase, State, Storage, write_file};
+use crate::topology::{COORDINATORS, MAX_NODES, Network, NodeId};
+use crate::{base, host, node, zookeeper};
+
+/// What `up` builds.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many nodes, at least 3.
+    pub nodes: u8,
+    /// Whether with Ceph.
+    pub storage: Storage,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            nodes: COORDINATORS,
+            storage: Storage::Ceph,
+        }
+    }
+}
+
+/// A lab that is up.
+#[derive(Debug, Clone)]
+pub struct Lab {
+    folder: Folder,
+    state: State,
+    nodes: Vec<Node>,
+}
+
+/// Whether `up` built the lab or found it.
+#[derive(Debug)]
+pub enum Up {
+    /// It was built now.
+    Built(Lab),
+    /// It was there already and was left as it is.
+    Found(Lab),
+}
+
+impl Lab {
+    /// Builds a lab unless one is up. What an earlier `up` left unfinished, or what outlived a crash of the machine, is
+    /// removed first.
+    ///
+    /// # Errors
+    /// If the machine lacks something that cannot be installed, if another `up` is at work, or if a part of the lab does
+    /// not come up; what was built so far is left for a look, and `down` removes it.
+    pub fn up(options: &Options, progress: &mut dyn Progress) -> Result<Up> {
+        if !(COORDINATORS..=MAX_NODES).contains(&options.nodes) {
+            bail!(
+                "a lab has {COORDINATORS} to {MAX_NODES} nodes, not {}",
+                options.nodes
+            );
+        }
+        let folder = Folder::of_environment();
+        host::check(&folder)?;
+        let _lock = Lock::take()?;
+        if let Ok(Some(state)) = State::read(&folder)
+            && state.phase == Phase::Ready
+            && network::exists()
+        {
+            return Ok(Up::Found(Lab::from_state(folder, state)?));
+        }
+        remove_everything(&folder, progress)?;
+        host::install(progress)?;
+        fs::create_dir_all(folder.root())
+            .with_context(|| format!("cannot make {}", folder.root().display()))?;
+        let base = base::ensure(&folder, progress)?;
+        let state = State::new(base, NodeId::first(options.nodes), options.storage)?;
+        state.write(&folder)?;
+        let mut lab = Lab::from_state(folder, state)?;
+        lab.build(progress)?;
+        Ok(Up::Built(lab))
+    }
+
+    fn build(&mut self, progress: &mut dyn Progress) -> Result<()> {
+        progress.step("making the switch");
+        network::create(&self.state.nodes)?;
+        write_file(&self.folder.share().join("network-up"), 0o755, node::NETWORK_UP)?;
+        let names: Vec<String> = self.nodes.iter().map(Node::name).collect();
+        progress.step(&format!("booting {}", names.join(", ")));
+        for node in &self.nodes {
+            node.create(&self.state)?;
+            if node.id().is_coordinator() {
+                zookeeper::install(node, &self.state)?;
+            }
+        }
+        self.power_on_all()?;
+        progress.step("waiting for ZooKeeper");
+        zookeeper::wait_ready(&self.coordinators())?;
+        self.state.phase = Phase::Ready;
+        self.state.write(&self.folder)
+    }
+
+    /// Nodes boot side by side: most of a boot is waiting.
+    fn power_on_all(&self) -> Result<()> {
+        thread::scope(|scope| {
+            let boots: Vec<_> = self
+                .nodes
+                .iter()
+                .map(|node| scope.spawn(|| node.power_on()))
+                .collect();
+            for boot in boots {
+                match boot.join() {
+                    Ok(result) => drop(result?),
+                    Err(_) => bail!("a thread that boots a node ended early"),
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Removes the lab and everything it made but the base tree and the downloads. Without a lab there is nothing to do.
+    ///
+    /// # Errors
+    /// If something cannot be removed.
+    pub fn down(progress: &mut dyn Progress) -> Result<()> {
+        if !rustix::process::geteuid().is_root() {
+            bail!("only root can remove the lab");
+        }
+        let _lock = Lock::take()?;
+        remove_everything(&Folder::of_environment(), progress)
+    }
+
+    /// The lab that is up.
+    ///
+    /// # Errors
+    /// If none is, or if it is not complete.
+    pub fn attach() -> Result<Lab> {
+        let folder = Folder::of_environment();
+        let Some(state) = State::read(&folder)? else {
+            bail!("no lab is up; `cargo xtask lab up` makes one");
+        };
+        if !network::exists() {
+            bail!("the lab did not outlive a reboot of this machine; `cargo xtask lab up` makes it anew");
+        }
+        Lab::from_state(folder, state)
+    }
+
+    fn from_state(folder: Folder, state: State) -> Result<Lab> {
+        let nodes = state
+            .nodes
+            .iter()
+            .map(|id| Node::new(*id, &folder, &state.base))
+            .collect::<Result<Vec<_>>>()?;
+        Ok(Lab { folder, state, nodes })
+    }
+
+    /// What the lab knows of itself: addresses, token, which parts it has.
+    #[must_use]
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The folder of the running cluster.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        self.folder.cluster()
+    }
+
+    /// All nodes, coordinators first.
+    #[must_use]
+    pub fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    /// The first three nodes.
+    #[must_use]
+    pub fn coordinators(&self) -> Vec<Node> {
+        self.nodes
+            .iter()
+            .filter(|node| node.id().is_coordinator())
+            .cloned()
+            .collect()
+    }
+
+    /// The node of this name.
+    ///
+    /// # Errors
+    /// If the lab has none.
+    pub fn node(&self, name: &str) -> Result<&Node> {
+        let id: NodeId = name.parse()?;
+        match self.nodes.iter().find(|node| node.id() == id) {
+            Some(node) => Ok(node),
+            None => bail!("the lab has no node {name}: hv1 to hv{}", self.nodes.len()),
+        }
+    }
+
+    /// The coordinator that leads ZooKeeper; none while the ensemble has no leader.
+    ///
+    /// # Errors
+    /// If the nodes cannot be asked.
+    pub fn zookeeper_leader(&self) -> Result<Option<Node>> {
+        for node in self.coordinators() {
+            if node.power() == Power::On && zookeeper::mode(&node)? == Some(zookeeper::Mode::Leader) {
+                return Ok(Some(node));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Cuts a node off from one network, silently and in both directions, until [`Lab::heal`].
+    ///
+    /// # Errors
+    /// If nft refuses.
+    pub fn partition(&self, node: &str, network: Network) -> Result<()> {
+        network::cut(self.node(node)?.id(), network)
+    }
+
+    /// Loses that many of 100 frames between a node and a network, until [`Lab::heal`].
+    ///
+    /// # Errors
+    /// If nft refuses.
+    pub fn lose(&self, node: &str, network: Network, percent: u8) -> Result<()> {
+        network::lose(self.node(node)?.id(), network, percent)
+    }
+
+    /// Pulls or plugs in the cable of a node: unlike with [`Lab::partition`], the node sees the carrier go.
+    ///
+    /// # Errors
+    /// If the node is off.
+    pub fn set_carrier(&self, node: &str, network: Network, carrier: Carrier) -> Result<()> {
+        network::set_carrier(self.node(node)?.id(), network, carrier)
+    }
+
+    /// Ends all partitions and losses and plugs all cables in.
+    ///
+    /// # Errors
+    /// If nft refuses.
+    pub fn heal(&self) -> Result<()> {
+        network::heal(&self.state.nodes)
+    }
+
+    /// The partitions and losses in force, as nft words them.
+    ///
+    /// # Errors
+    /// If the switch is gone.
+    pub fn cuts(&self) -> Result<Vec<String>> {
+        network::cuts()
+    }
+
+    /// Runs a program of this machine inside the switch's network, which has the upstream gateway's address and so
+    /// reaches the API like a user does.
+    ///
+    /// # Errors
+    /// If the deadline passes.
+    pub fn switch_exec<S: AsRef<str>>(&self, deadline: Duration, argv: &[S]) -> Result<Output> {
+        network::in_switch(argv).within(deadline).output()
+    }
+
+    /// Starts a program of this machine inside the switch's network, its standard output in a pipe.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn switch_spawn<S: AsRef<str>>(&self, argv: &[S]) -> Result<Background> {
+        network::in_switch(argv).spawn(std::process::Stdio::piped())
+    }
+
+    /// Waits until `condition` holds, looking every 20 ms.
+    ///
+    /// # Errors
+    /// Names `what` when the deadline has passed; an error of the condition ends the wait at once.
+    pub fn wait_for(
+        &self,
+        what: &str,
+        deadline: Duration,
+        mut condition: impl FnMut() -> Result<bool>,
+    ) -> Result<()> {
+        wait_for(what, deadline, || Ok(condition()?.then_some(())))
+    }
+}
+
+/// Removes whatever there is of a lab, known or not: names are fixed, so nothing has to be remembered.
+fn remove_everything(folder: &Folder, progress: &mut dyn Progress) -> Result<()> {
+    let cgroup = Cgroup::of_lab()?;
+    let cluster = folder.cluster();
+    if !cgroup.path().exists() && !cluster.exists() && !network::exists() {
+        return Ok(());
+    }
+    progress.step("removing the lab's processes, networks and files");
+    cgroup.remove()?;
+    network::remove()?;
+    base::remove_tree(&cluster)
+}
