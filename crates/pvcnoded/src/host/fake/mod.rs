@@ -2,12 +2,16 @@
 //! time, fail on order, and keep a journal of what was done to them.
 
 pub mod clock;
+pub mod hypervisor;
 pub mod network;
+pub mod storage;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use clock::VirtualClock;
+pub use hypervisor::FakeHypervisor;
 pub use network::FakeNetwork;
+pub use storage::{FakeCeph, FakeStorage};
 
 /// Locks `mutex` even if a test panicked while it held it: the fake's state is then still the best there is.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -1,0 +1,529 @@
+//! A hypervisor in virtual time: guests with processes and Ceph clients, and a libvirt that can be away, forget a
+//! guest, or lose its answer.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use pvc_common::clock::Clock;
+use pvc_core::ids::{CephClient, VmId, VolumeId};
+use pvc_core::time::BootTime;
+use tokio::sync::Notify;
+
+use super::storage::{FakeCeph, WriteOutcome};
+use super::{VirtualClock, locked};
+use crate::host::{
+    Changed, DomainStatus, GuestProcess, GuestStatistics, Hypervisor, HypervisorError, PauseReason,
+};
+
+/// What happened to a guest on a fake host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GuestEvent {
+    /// Its process was created, paused.
+    Created,
+    /// Its vCPUs were let run.
+    Resumed,
+    /// The power button was pressed.
+    ShutdownAsked,
+    /// Its process ended: by itself, or destroyed.
+    Ended,
+    /// Its process was killed, or the host lost power.
+    Killed,
+    /// QEMU stopped it at an I/O error.
+    IoError,
+}
+
+/// One line of the journal: when, which guest, what.
+pub type JournalLine = (BootTime, VmId, GuestEvent);
+
+/// The hypervisor of one host. Clones are the same host, as guests outlive the agent.
+#[derive(Debug, Clone)]
+pub struct FakeHypervisor {
+    clock: VirtualClock,
+    ceph: FakeCeph,
+    /// By which Ceph knows this host.
+    ip: IpAddr,
+    state: Arc<Mutex<State>>,
+    happened: Arc<Notify>,
+}
+
+#[derive(Debug)]
+struct State {
+    guests: BTreeMap<VmId, Guest>,
+    /// What libvirt has forgotten though its process lives.
+    forgotten: BTreeSet<VmId>,
+    stubborn: BTreeSet<VmId>,
+    available: bool,
+    refusals: VecDeque<String>,
+    lost_answers: u32,
+    shutdown_takes: Duration,
+    next_pid: u32,
+    journal: Vec<JournalLine>,
+}
+
+#[derive(Debug, Clone)]
+struct Guest {
+    xml: String,
+    status: DomainStatus,
+    pid: u32,
+    started: BootTime,
+    ends_at: Option<BootTime>,
+    clients: Vec<(VolumeId, CephClient)>,
+}
+
+impl State {
+    /// Lets end what has shut down by now. Returns their Ceph clients.
+    fn settle(&mut self, now: BootTime) -> Vec<CephClient> {
+        let ended: Vec<_> = self
+            .guests
+            .iter()
+            .filter_map(|(vm, guest)| Some((guest.ends_at?, *vm)))
+            .filter(|(ends_at, _)| *ends_at <= now)
+            .collect();
+        let mut clients = Vec::new();
+        for (ends_at, vm) in ended {
+            clients.extend(self.end(vm, ends_at, GuestEvent::Ended));
+        }
+        clients
+    }
+
+    fn end(&mut self, vm: VmId, when: BootTime, event: GuestEvent) -> Vec<CephClient> {
+        self.forgotten.remove(&vm);
+        let Some(guest) = self.guests.remove(&vm) else {
+            return Vec::new();
+        };
+        self.journal.push((when, vm, event));
+        guest.clients.into_iter().map(|(_, client)| client).collect()
+    }
+
+    fn known(&mut self, vm: VmId) -> Result<&mut Guest, HypervisorError> {
+        if self.forgotten.contains(&vm) {
+            return Err(HypervisorError::NoDomain { vm });
+        }
+        self.guests.get_mut(&vm).ok_or(HypervisorError::NoDomain { vm })
+    }
+
+    fn answer(&mut self) -> Result<(), HypervisorError> {
+        if !self.available {
+            return Err(unavailable());
+        }
+        match self.refusals.pop_front() {
+            Some(message) => Err(HypervisorError::Refused { message }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn unavailable() -> HypervisorError {
+    HypervisorError::Unavailable {
+        reason: "the fake libvirtd is away".to_owned(),
+    }
+}
+
+impl FakeHypervisor {
+    /// The hypervisor of a host that Ceph knows by `ip`.
+    pub fn new(clock: VirtualClock, ceph: FakeCeph, ip: IpAddr) -> FakeHypervisor {
+        FakeHypervisor {
+            clock,
+            ceph,
+            ip,
+            state: Arc::new(Mutex::new(State {
+                guests: BTreeMap::new(),
+                forgotten: BTreeSet::new(),
+                stubborn: BTreeSet::new(),
+                available: true,
+                refusals: VecDeque::new(),
+                lost_answers: 0,
+                shutdown_takes: Duration::from_secs(2),
+                next_pid: 1000,
+                journal: Vec::new(),
+            })),
+            happened: Arc::default(),
+        }
+    }
+
+    /// libvirtd goes away (guests stay).
+    pub fn go_away(&self) {
+        locked(&self.state).available = false;
+        self.happened.notify_one();
+    }
+
+    /// libvirtd comes back.
+    pub fn come_back(&self) {
+        locked(&self.state).available = true;
+        self.happened.notify_one();
+    }
+
+    /// The next call that is answered is refused. Orders queue up.
+    pub fn refuse_next(&self, message: &str) {
+        locked(&self.state).refusals.push_back(message.to_owned());
+    }
+
+    /// The next `create_paused` does its work, and its caller is told that libvirt does not answer.
+    pub fn lose_next_answer(&self) {
+        locked(&self.state).lost_answers += 1;
+    }
+
+    /// libvirt forgets the guest while its process lives.
+    pub fn forget(&self, vm: VmId) {
+        locked(&self.state).forgotten.insert(vm);
+        self.happened.notify_one();
+    }
+
+    /// How long a guest takes to shut down from now on; 2 s at first.
+    pub fn set_shutdown_takes(&self, duration: Duration) {
+        locked(&self.state).shutdown_takes = duration;
+    }
+
+    /// This guest does not react to the power button.
+    pub fn set_stubborn(&self, vm: VmId) {
+        locked(&self.state).stubborn.insert(vm);
+    }
+
+    /// Kills the guest's process: its Ceph watch lingers, its lock stays.
+    pub fn kill_process(&self, vm: VmId) {
+        let now = self.clock.now();
+        let clients = locked(&self.state).end(vm, now, GuestEvent::Killed);
+        clients.iter().for_each(|client| self.ceph.abandon(client));
+        self.happened.notify_one();
+    }
+
+    /// The host loses power: every process is gone, without a word to Ceph.
+    pub fn power_off(&self) {
+        let vms: Vec<_> = locked(&self.state).guests.keys().copied().collect();
+        for vm in vms {
+            self.kill_process(vm);
+        }
+    }
+
+    /// Lets every running guest write once to each of its volumes. One that is barred from Ceph is stopped by QEMU at
+    /// this (`error_policy='stop'`).
+    pub fn guests_write(&self) {
+        let now = self.clock.now();
+        self.settle();
+        let running: Vec<_> = locked(&self.state)
+            .guests
+            .iter()
+            .filter(|(_, guest)| guest.status == DomainStatus::Running)
+            .map(|(vm, guest)| (*vm, guest.clients.clone()))
+            .collect();
+        for (vm, clients) in running {
+            let barred = clients
+                .iter()
+                .any(|(volume, client)| self.ceph.write(volume, client) == WriteOutcome::Blocklisted);
+            if barred {
+                let mut state = locked(&self.state);
+                if let Some(guest) = state.guests.get_mut(&vm) {
+                    guest.status = DomainStatus::Paused(PauseReason::IoError);
+                    state.journal.push((now, vm, GuestEvent::IoError));
+                }
+                drop(state);
+                self.happened.notify_one();
+            }
+        }
+    }
+
+    /// The Ceph clients of the guest's process; empty if it has none here.
+    pub fn clients(&self, vm: VmId) -> Vec<CephClient> {
+        let state = locked(&self.state);
+        let Some(guest) = state.guests.get(&vm) else {
+            return Vec::new();
+        };
+        guest.clients.iter().map(|(_, client)| client.clone()).collect()
+    }
+
+    /// How the guest really is, whatever libvirt knows; `None` if it has no process here.
+    pub fn status(&self, vm: VmId) -> Option<DomainStatus> {
+        self.settle();
+        locked(&self.state).guests.get(&vm).map(|guest| guest.status)
+    }
+
+    /// Everything that happened so far.
+    pub fn journal(&self) -> Vec<JournalLine> {
+        self.settle();
+        locked(&self.state).journal.clone()
+    }
+
+    fn settle(&self) {
+        let now = self.clock.now();
+        let clients = locked(&self.state).settle(now);
+        clients.iter().for_each(|client| self.ceph.close(client));
+    }
+
+    fn next_end(&self) -> Option<BootTime> {
+        let state = locked(&self.state);
+        state.guests.values().filter_map(|guest| guest.ends_at).min()
+    }
+
+    fn create(&self, vm: VmId, xml: &str) -> Result<(), HypervisorError> {
+        let refused = |message: String| HypervisorError::Refused { message };
+        let now = self.clock.now();
+        {
+            let mut state = locked(&self.state);
+            state.answer()?;
+            if state.guests.contains_key(&vm) && !state.forgotten.contains(&vm) {
+                return Err(refused(format!("domain {vm} is already active")));
+            }
+        }
+        let mut clients = Vec::new();
+        for volume in rbd_volumes(xml).map_err(refused)? {
+            match self.ceph.open(&volume, self.ip) {
+                Some(client) => clients.push((volume, client)),
+                None => {
+                    clients.iter().for_each(|(_, client)| self.ceph.close(client));
+                    return Err(refused(format!("error reading header from {volume}")));
+                }
+            }
+        }
+        let mut state = locked(&self.state);
+        state.next_pid += 1;
+        let guest = Guest {
+            xml: xml.to_owned(),
+            status: DomainStatus::Paused(PauseReason::StartingUp),
+            pid: state.next_pid,
+            started: now,
+            ends_at: None,
+            clients,
+        };
+        state.guests.insert(vm, guest);
+        state.journal.push((now, vm, GuestEvent::Created));
+        if state.lost_answers > 0 {
+            state.lost_answers -= 1;
+            return Err(unavailable());
+        }
+        Ok(())
+    }
+}
+
+/// The RBD volumes of a domain's disks.
+fn rbd_volumes(xml: &str) -> Result<Vec<VolumeId>, String> {
+    let document = roxmltree::Document::parse(xml).map_err(|error| error.to_string())?;
+    document
+        .descendants()
+        .filter(|node| node.has_tag_name("source") && node.attribute("protocol") == Some("rbd"))
+        .map(|node| {
+            let name = node.attribute("name").unwrap_or_default();
+            name.parse().map_err(|error| format!("{error}"))
+        })
+        .collect()
+}
+
+impl Hypervisor for FakeHypervisor {
+    async fn domains(&self) -> Result<BTreeMap<VmId, DomainStatus>, HypervisorError> {
+        self.settle();
+        let mut state = locked(&self.state);
+        state.answer()?;
+        Ok(state
+            .guests
+            .iter()
+            .filter(|(vm, _)| !state.forgotten.contains(vm))
+            .map(|(vm, guest)| (*vm, guest.status))
+            .collect())
+    }
+
+    fn processes(&self) -> std::io::Result<Vec<GuestProcess>> {
+        self.settle();
+        let state = locked(&self.state);
+        Ok(state
+            .guests
+            .iter()
+            .map(|(vm, guest)| GuestProcess {
+                vm: *vm,
+                pid: guest.pid,
+                // 100 clock ticks a second, as on every Linux we run on.
+                start_ticks: u64::try_from(guest.started.since_boot().as_millis() / 10).unwrap_or(u64::MAX),
+            })
+            .collect())
+    }
+
+    async fn create_paused(&self, vm: VmId, xml: &str) -> Result<(), HypervisorError> {
+        self.settle();
+        let outcome = self.create(vm, xml);
+        self.happened.notify_one();
+        outcome
+    }
+
+    async fn resume(&self, vm: VmId) -> Result<(), HypervisorError> {
+        let now = self.clock.now();
+        self.settle();
+        let mut state = locked(&self.state);
+        state.answer()?;
+        state.known(vm)?.status = DomainStatus::Running;
+        state.journal.push((now, vm, GuestEvent::Resumed));
+        drop(state);
+        self.happened.notify_one();
+        Ok(())
+    }
+
+    async fn shutdown(&self, vm: VmId) -> Result<(), HypervisorError> {
+        let now = self.clock.now();
+        self.settle();
+        let mut state = locked(&self.state);
+        state.answer()?;
+        let (stubborn, takes) = (state.stubborn.contains(&vm), state.shutdown_takes);
+        let guest = state.known(vm)?;
+        if !stubborn && guest.status == DomainStatus::Running {
+            guest.ends_at.get_or_insert(now + takes);
+        }
+        state.journal.push((now, vm, GuestEvent::ShutdownAsked));
+        drop(state);
+        self.happened.notify_one();
+        Ok(())
+    }
+
+    async fn destroy(&self, vm: VmId) -> Result<Changed, HypervisorError> {
+        let now = self.clock.now();
+        self.settle();
+        let clients = {
+            let mut state = locked(&self.state);
+            state.answer()?;
+            if state.known(vm).is_err() {
+                return Ok(Changed::AlreadySo);
+            }
+            state.end(vm, now, GuestEvent::Ended)
+        };
+        clients.iter().for_each(|client| self.ceph.close(client));
+        self.happened.notify_one();
+        Ok(Changed::Done)
+    }
+
+    async fn statistics(&self) -> Result<BTreeMap<VmId, GuestStatistics>, HypervisorError> {
+        let domains = self.domains().await?;
+        let figures = serde_json::json!({
+            "state": "running", "maxmem": 1024, "livemem": 1024, "cpus": 1, "cputime": 0.0,
+            "mem_stats": {}, "cpu_stats": {}, "disk_stats": [], "net_stats": [],
+        });
+        Ok(domains.keys().map(|vm| (*vm, figures.clone())).collect())
+    }
+
+    async fn live_xml(&self, vm: VmId) -> Result<String, HypervisorError> {
+        self.settle();
+        let mut state = locked(&self.state);
+        state.answer()?;
+        Ok(state.known(vm)?.xml.clone())
+    }
+
+    async fn changed(&self) {
+        let happened = std::pin::pin!(self.happened.notified());
+        let Some(end) = self.next_end() else {
+            return happened.await;
+        };
+        if let Either::Right(_) = select(happened, std::pin::pin!(self.clock.sleep_until(end))).await {
+            self.settle();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::Storage;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+    const XML: &str =
+        "<domain><devices><disk><source protocol='rbd' name='vms/web_disk0'/></disk></devices></domain>";
+
+    struct Host {
+        clock: VirtualClock,
+        ceph: FakeCeph,
+        hypervisor: FakeHypervisor,
+    }
+
+    fn vm() -> VmId {
+        "6ba7b810-9dad-11d1-80b4-00c04fd430c8".parse().unwrap()
+    }
+
+    fn volume() -> VolumeId {
+        "vms/web_disk0".parse().unwrap()
+    }
+
+    impl Host {
+        fn new() -> Host {
+            let clock = VirtualClock::default();
+            let ceph = FakeCeph::new(clock.clone());
+            ceph.add_volume(&volume());
+            let hypervisor = FakeHypervisor::new(clock.clone(), ceph.clone(), [10, 102, 0, 1].into());
+            Host {
+                clock,
+                ceph,
+                hypervisor,
+            }
+        }
+
+        fn run<T>(&self, work: impl Future<Output = T>) -> T {
+            self.clock.run(MINUTE, work).unwrap()
+        }
+
+        fn watchers(&self) -> Vec<CephClient> {
+            let connection = self.ceph.connection();
+            self.run(connection.volume_use(&volume())).unwrap().watchers
+        }
+    }
+
+    #[test]
+    fn a_guest_is_created_paused_writes_when_resumed_and_shuts_down_in_its_time() {
+        let host = Host::new();
+        let hypervisor = &host.hypervisor;
+        host.run(hypervisor.create_paused(vm(), XML)).unwrap();
+        hypervisor.guests_write();
+        assert_eq!(host.ceph.writes(&volume()), []);
+        assert_eq!(host.watchers(), hypervisor.clients(vm()));
+        host.run(hypervisor.resume(vm())).unwrap();
+        hypervisor.guests_write();
+        assert_eq!(host.ceph.writes(&volume()).len(), 1);
+
+        host.run(hypervisor.changed());
+        host.run(hypervisor.shutdown(vm())).unwrap();
+        host.run(hypervisor.changed());
+        assert!(hypervisor.status(vm()).is_some());
+        let start = host.clock.now();
+        host.run(hypervisor.changed());
+        assert_eq!(host.clock.now().since(start), Duration::from_secs(2));
+        assert_eq!(hypervisor.status(vm()), None);
+        assert_eq!(host.watchers(), []);
+        assert_eq!(host.run(hypervisor.destroy(vm())).unwrap(), Changed::AlreadySo);
+    }
+
+    #[test]
+    fn a_barred_guest_stops_at_its_next_write() {
+        let host = Host::new();
+        let hypervisor = &host.hypervisor;
+        host.run(hypervisor.create_paused(vm(), XML)).unwrap();
+        host.run(hypervisor.resume(vm())).unwrap();
+        host.run(host.ceph.connection().blocklist(&hypervisor.clients(vm())))
+            .unwrap();
+        hypervisor.guests_write();
+        let expected = DomainStatus::Paused(PauseReason::IoError);
+        assert_eq!(hypervisor.status(vm()), Some(expected));
+        assert_eq!(host.ceph.writes(&volume()), []);
+    }
+
+    #[test]
+    fn what_libvirt_says_and_what_is_there_can_differ() {
+        let host = Host::new();
+        let hypervisor = &host.hypervisor;
+        hypervisor.lose_next_answer();
+        let outcome = host.run(hypervisor.create_paused(vm(), XML));
+        assert!(matches!(outcome, Err(HypervisorError::Unavailable { .. })));
+        assert_eq!(hypervisor.processes().unwrap().len(), 1);
+        hypervisor.forget(vm());
+        assert!(host.run(hypervisor.domains()).unwrap().is_empty());
+        assert_eq!(hypervisor.processes().unwrap()[0].vm, vm());
+        hypervisor.go_away();
+        assert!(host.run(hypervisor.domains()).is_err());
+        hypervisor.kill_process(vm());
+        assert!(hypervisor.processes().unwrap().is_empty());
+        assert_eq!(host.watchers().len(), 1, "a killed client's watch lingers");
+    }
+
+    #[test]
+    fn a_guest_without_its_volume_does_not_start() {
+        let host = Host::new();
+        let xml = XML.replace("web_disk0", "other");
+        let outcome = host.run(host.hypervisor.create_paused(vm(), &xml));
+        assert!(matches!(outcome, Err(HypervisorError::Refused { .. })));
+        assert!(host.hypervisor.processes().unwrap().is_empty());
+    }
+}

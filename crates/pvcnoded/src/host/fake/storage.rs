@@ -1,0 +1,370 @@
+//! A Ceph cluster in virtual time, as far as guests and fencing see it: watchers that linger, locks that are handed
+//! over on request, a blocklist. What it does was observed on Ceph 16.2.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use pvc_common::clock::Clock;
+use pvc_core::ids::{CephClient, VolumeId};
+use pvc_core::time::BootTime;
+
+use super::{VirtualClock, locked};
+use crate::host::{Changed, RbdLock, Storage, StorageError, VolumeUse};
+
+/// How long the watch of a client that died without a word is listed (`osd_client_watch_timeout`).
+const WATCH_LINGERS: Duration = Duration::from_secs(30);
+
+/// The storage cluster, shared by all nodes.
+#[derive(Debug, Clone)]
+pub struct FakeCeph {
+    clock: VirtualClock,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    volumes: BTreeMap<VolumeId, Volume>,
+    blocklist: BTreeSet<CephClient>,
+    next_nonce: u64,
+}
+
+#[derive(Debug, Default)]
+struct Volume {
+    /// With the instant at which the client died, if it did.
+    watchers: Vec<(CephClient, Option<BootTime>)>,
+    lock: Option<RbdLock>,
+    writes: Vec<(BootTime, CephClient)>,
+}
+
+impl State {
+    fn settle(&mut self, now: BootTime) {
+        for volume in self.volumes.values_mut() {
+            volume
+                .watchers
+                .retain(|(_, died)| died.is_none_or(|died| now.since(died) < WATCH_LINGERS));
+        }
+    }
+
+    fn bar(&mut self, client: &CephClient) {
+        self.blocklist.insert(client.clone());
+        for volume in self.volumes.values_mut() {
+            volume.watchers.retain(|(watcher, _)| watcher != client);
+        }
+    }
+}
+
+/// What came of a guest's write.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WriteOutcome {
+    /// It is on disk.
+    Written,
+    /// The client is barred: the guest sees an I/O error.
+    Blocklisted,
+    /// It hangs: a dead client holds the lock and is still listed as watching.
+    Hangs,
+}
+
+impl FakeCeph {
+    /// A cluster without volumes.
+    pub fn new(clock: VirtualClock) -> FakeCeph {
+        FakeCeph {
+            clock,
+            state: Arc::default(),
+        }
+    }
+
+    /// Makes a volume. There already: nothing happens.
+    pub fn add_volume(&self, volume: &VolumeId) {
+        locked(&self.state).volumes.entry(volume.clone()).or_default();
+    }
+
+    /// A node's connection to the cluster.
+    pub fn connection(&self) -> FakeStorage {
+        FakeStorage {
+            ceph: self.clone(),
+            link: Arc::default(),
+        }
+    }
+
+    /// A process on the host with address `ip` opens a volume, and watches it from then on. `None` if there is no
+    /// such volume.
+    pub fn open(&self, volume: &VolumeId, ip: IpAddr) -> Option<CephClient> {
+        let mut state = locked(&self.state);
+        state.next_nonce += 1;
+        let client = CephClient::new(SocketAddr::new(ip, 0), state.next_nonce);
+        state
+            .volumes
+            .get_mut(volume)?
+            .watchers
+            .push((client.clone(), None));
+        Some(client)
+    }
+
+    /// The client ends in order: its watch and its lock go with it.
+    pub fn close(&self, client: &CephClient) {
+        for volume in locked(&self.state).volumes.values_mut() {
+            volume.watchers.retain(|(watcher, _)| watcher != client);
+            if volume.lock.as_ref().is_some_and(|lock| lock.client == *client) {
+                volume.lock = None;
+            }
+        }
+    }
+
+    /// The client dies without a word: its watch lingers, its lock stays.
+    pub fn abandon(&self, client: &CephClient) {
+        let now = self.clock.now();
+        for volume in locked(&self.state).volumes.values_mut() {
+            for (watcher, died) in &mut volume.watchers {
+                if watcher == client {
+                    died.get_or_insert(now);
+                }
+            }
+        }
+    }
+
+    /// The client writes. As librbd does, it asks for the lock and gets it from a living owner; the lock of a dead one
+    /// is broken, and its owner barred, once its watch has ended.
+    pub fn write(&self, volume: &VolumeId, client: &CephClient) -> WriteOutcome {
+        let now = self.clock.now();
+        let mut state = locked(&self.state);
+        state.settle(now);
+        if state.blocklist.contains(client) {
+            return WriteOutcome::Blocklisted;
+        }
+        let Some(target) = state.volumes.get_mut(volume) else {
+            return WriteOutcome::Blocklisted;
+        };
+        let mut broken = None;
+        if let Some(lock) = &target.lock
+            && lock.client != *client
+        {
+            let owner = target
+                .watchers
+                .iter()
+                .find(|(watcher, _)| *watcher == lock.client);
+            match owner {
+                Some((_, Some(_))) => return WriteOutcome::Hangs,
+                Some((_, None)) => {}
+                None => broken = Some(lock.client.clone()),
+            }
+        }
+        target.lock = Some(lock_of(client));
+        target.writes.push((now, client.clone()));
+        if let Some(owner) = broken {
+            state.bar(&owner);
+        }
+        WriteOutcome::Written
+    }
+
+    /// Every write to the volume so far: when, and by whom.
+    pub fn writes(&self, volume: &VolumeId) -> Vec<(BootTime, CephClient)> {
+        let state = locked(&self.state);
+        state
+            .volumes
+            .get(volume)
+            .map(|volume| volume.writes.clone())
+            .unwrap_or_default()
+    }
+
+    /// The clients that are barred.
+    pub fn blocklisted(&self) -> BTreeSet<CephClient> {
+        locked(&self.state).blocklist.clone()
+    }
+}
+
+fn lock_of(client: &CephClient) -> RbdLock {
+    let nonce = client.to_string().rsplit('/').next().unwrap_or("0").to_owned();
+    RbdLock {
+        id: format!("auto {nonce}"),
+        locker: format!("client.{nonce}"),
+        client: client.clone(),
+    }
+}
+
+/// One node's way to the cluster. Clones are the same way.
+#[derive(Debug, Clone)]
+pub struct FakeStorage {
+    ceph: FakeCeph,
+    link: Arc<Mutex<Link>>,
+}
+
+#[derive(Debug, Default)]
+struct Link {
+    cut: bool,
+    latency: Duration,
+    failures: VecDeque<String>,
+}
+
+impl FakeStorage {
+    /// From now on every call fails, as when no monitor answers within its deadline.
+    pub fn cut(&self) {
+        locked(&self.link).cut = true;
+    }
+
+    /// Ends [`FakeStorage::cut`].
+    pub fn heal(&self) {
+        locked(&self.link).cut = false;
+    }
+
+    /// Every call takes that long from now on.
+    pub fn set_latency(&self, latency: Duration) {
+        locked(&self.link).latency = latency;
+    }
+
+    /// The next call fails and does nothing. Orders queue up.
+    pub fn fail_next(&self, reason: &str) {
+        locked(&self.link).failures.push_back(reason.to_owned());
+    }
+
+    async fn reach(&self, action: &str) -> Result<(), StorageError> {
+        let (latency, failure) = {
+            let mut link = locked(&self.link);
+            let failure = if link.cut {
+                Some("no answer within the deadline".to_owned())
+            } else {
+                link.failures.pop_front()
+            };
+            (link.latency, failure)
+        };
+        self.ceph.clock.sleep(latency).await;
+        match failure {
+            Some(reason) => Err(StorageError::Failed {
+                action: action.to_owned(),
+                reason,
+            }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Storage for FakeStorage {
+    async fn volume_use(&self, volume: &VolumeId) -> Result<VolumeUse, StorageError> {
+        self.reach(&format!("list the users of {volume}")).await?;
+        let now = self.ceph.clock.now();
+        let mut state = locked(&self.ceph.state);
+        state.settle(now);
+        let found = state.volumes.get(volume).ok_or_else(|| StorageError::NoVolume {
+            volume: volume.clone(),
+        })?;
+        Ok(VolumeUse {
+            watchers: found.watchers.iter().map(|(client, _)| client.clone()).collect(),
+            locks: found.lock.iter().cloned().collect(),
+        })
+    }
+
+    async fn blocklist(&self, clients: &[CephClient]) -> Result<(), StorageError> {
+        self.reach("blocklist clients").await?;
+        let mut state = locked(&self.ceph.state);
+        for client in clients {
+            state.bar(client);
+        }
+        Ok(())
+    }
+
+    async fn remove_lock(&self, volume: &VolumeId, lock: &RbdLock) -> Result<Changed, StorageError> {
+        self.reach(&format!("remove a lock of {volume}")).await?;
+        let mut state = locked(&self.ceph.state);
+        let found = state
+            .volumes
+            .get_mut(volume)
+            .ok_or_else(|| StorageError::NoVolume {
+                volume: volume.clone(),
+            })?;
+        if found.lock.as_ref() != Some(lock) {
+            return Ok(Changed::AlreadySo);
+        }
+        found.lock = None;
+        state.bar(&lock.client);
+        Ok(Changed::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn ceph() -> (VirtualClock, FakeCeph, VolumeId) {
+        let clock = VirtualClock::default();
+        let ceph = FakeCeph::new(clock.clone());
+        let volume: VolumeId = "vms/web_disk0".parse().unwrap();
+        ceph.add_volume(&volume);
+        (clock, ceph, volume)
+    }
+
+    fn host(number: u8) -> IpAddr {
+        IpAddr::from([10, 102, 0, number])
+    }
+
+    fn volume_use(clock: &VirtualClock, ceph: &FakeCeph, volume: &VolumeId) -> VolumeUse {
+        clock
+            .run(MINUTE, ceph.connection().volume_use(volume))
+            .unwrap()
+            .unwrap()
+    }
+
+    #[test]
+    fn a_client_that_never_wrote_is_only_a_watcher_and_lingers_when_killed() {
+        let (clock, ceph, volume) = ceph();
+        let client = ceph.open(&volume, host(1)).unwrap();
+        let used = volume_use(&clock, &ceph, &volume);
+        assert_eq!((used.watchers, used.locks), (vec![client.clone()], vec![]));
+        ceph.abandon(&client);
+        clock.advance(Duration::from_secs(29));
+        assert_eq!(volume_use(&clock, &ceph, &volume).watchers, [client]);
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(volume_use(&clock, &ceph, &volume), VolumeUse::default());
+    }
+
+    #[test]
+    fn two_living_clients_hand_the_lock_over_so_it_guards_nothing() {
+        let (clock, ceph, volume) = ceph();
+        let [one, two] = [1, 2].map(|number| ceph.open(&volume, host(number)).unwrap());
+        for client in [&one, &two, &one] {
+            assert_eq!(ceph.write(&volume, client), WriteOutcome::Written);
+            let locks = volume_use(&clock, &ceph, &volume).locks;
+            assert_eq!(&locks[0].client, client);
+        }
+    }
+
+    #[test]
+    fn a_dead_owners_lock_stalls_the_next_writer_until_its_watch_ends() {
+        let (clock, ceph, volume) = ceph();
+        let [old, new] = [1, 2].map(|number| ceph.open(&volume, host(number)).unwrap());
+        ceph.write(&volume, &old);
+        ceph.abandon(&old);
+        assert_eq!(ceph.write(&volume, &new), WriteOutcome::Hangs);
+        clock.advance(Duration::from_secs(30));
+        assert_eq!(ceph.write(&volume, &new), WriteOutcome::Written);
+        assert_eq!(ceph.write(&volume, &old), WriteOutcome::Blocklisted);
+    }
+
+    #[test]
+    fn removing_a_lock_bars_its_owner() {
+        let (clock, ceph, volume) = ceph();
+        let client = ceph.open(&volume, host(1)).unwrap();
+        ceph.write(&volume, &client);
+        let storage = ceph.connection();
+        let lock = volume_use(&clock, &ceph, &volume).locks.remove(0);
+        let remove = || clock.run(MINUTE, storage.remove_lock(&volume, &lock)).unwrap();
+        assert_eq!(remove().unwrap(), Changed::Done);
+        assert_eq!(remove().unwrap(), Changed::AlreadySo);
+        assert_eq!(ceph.write(&volume, &client), WriteOutcome::Blocklisted);
+    }
+
+    #[test]
+    fn a_cut_link_fails_and_a_missing_volume_is_told_apart() {
+        let (clock, ceph, volume) = ceph();
+        let storage = ceph.connection();
+        storage.cut();
+        let outcome = clock.run(MINUTE, storage.volume_use(&volume)).unwrap();
+        assert!(matches!(outcome, Err(StorageError::Failed { .. })));
+        storage.heal();
+        let missing: VolumeId = "vms/other".parse().unwrap();
+        let outcome = clock.run(MINUTE, storage.volume_use(&missing)).unwrap();
+        assert!(matches!(outcome, Err(StorageError::NoVolume { .. })));
+    }
+}
