@@ -4,10 +4,10 @@
 //! beside them and is marked as an addition. Unknown fields are ignored when reading, so that an older client can talk
 //! to a newer daemon.
 //!
-//! * [`message`]: replies that say something, errors among them.
-//! * [`status`]: the cluster as a whole.
-//! * [`node`]: nodes.
-//! * [`vm`]: guests.
+//! * [`message`] - replies that say something, errors among them.
+//! * [`status`] - the cluster as a whole.
+//! * [`node`] - nodes.
+//! * [`vm`] - guests.
 pub mod message;
 pub mod node;
 pub mod status;

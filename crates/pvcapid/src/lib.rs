@@ -1,1 +1,25 @@
 //! The PVC API daemon.
+//!
+//! Stateless: it runs on every coordinator all the time, and whichever of them has the floating address answers. What
+//! a request needs is read from the coordination store; what it changes is one transaction there.
+//!
+//! * [`server`] - sockets, TLS, limits.
+//! * `request` - identity, log line and token check of each request; [`auth`] the comparison of tokens.
+//! * `routes` - the table of routes and the handlers.
+//! * `status`, `node`, `vm` - what the routes do, over the store.
+//! * [`error`] - what a refused request is answered with.
+//! * [`openapi`] - the description for programs.
+pub mod app;
+pub mod auth;
+pub mod error;
+mod extract;
+mod filter;
+mod node;
+mod openapi;
+mod request;
+mod routes;
+pub mod server;
+mod snapshot;
+mod status;
+
+pub use openapi::openapi;

@@ -1,0 +1,80 @@
+//! What every handler is given.
+
+use std::future::Future;
+use std::time::Duration;
+
+use pvc_common::clock::{Clock, HostClock};
+use pvc_common::store::Store;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use crate::auth::AuthPolicy;
+use crate::error::ApiError;
+use pvc_api::message::ErrorCode;
+
+/// How long a request that waits for nothing may take in all: a client is told within 2 s that the store has no
+/// quorum, the time on the way included.
+pub const REQUEST_LIMIT: Duration = Duration::from_millis(1800);
+
+/// How many requests may wait for guests or nodes at a time. A waiting request costs some memory and one read a
+/// second; beyond this the caller is told to poll.
+const WAITERS: usize = 256;
+
+/// What a daemon is told by its configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Who may use the API.
+    pub auth: AuthPolicy,
+    /// How long a guest is given to shut down before its node ends it.
+    pub vm_shutdown_timeout: Duration,
+}
+
+/// What every handler is given.
+#[derive(Debug)]
+pub struct App<S> {
+    /// The coordination store.
+    pub store: S,
+    /// Time.
+    pub clock: HostClock,
+    /// What the configuration says.
+    pub settings: Settings,
+    waiters: Semaphore,
+}
+
+impl<S: Store> App<S> {
+    /// The application over that store.
+    pub fn new(store: S, settings: Settings) -> App<S> {
+        App {
+            store,
+            clock: HostClock,
+            settings,
+            waiters: Semaphore::new(WAITERS),
+        }
+    }
+
+    /// Carries out a request that waits for nothing, within [`REQUEST_LIMIT`].
+    ///
+    /// # Errors
+    /// Those of the work, or 503 when it took too long: the store was silent then.
+    pub async fn promptly<T: Send>(
+        &self,
+        work: impl Future<Output = Result<T, ApiError>> + Send,
+    ) -> Result<T, ApiError> {
+        self.clock
+            .timeout(REQUEST_LIMIT, work)
+            .await
+            .unwrap_or_else(|| Err(ApiError::store_silent()))
+    }
+
+    /// The right to wait; hold it while waiting.
+    ///
+    /// # Errors
+    /// 503 when too many requests wait already.
+    pub fn waiter(&self) -> Result<SemaphorePermit<'_>, ApiError> {
+        self.waiters.try_acquire().map_err(|_| {
+            ApiError::new(
+                ErrorCode::StoreUnavailable,
+                format!("{WAITERS} requests wait already; ask without waiting and look at the state instead"),
+            )
+        })
+    }
+}

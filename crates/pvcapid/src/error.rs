@@ -1,0 +1,144 @@
+//! What a request that is not carried out is answered with.
+
+use actix_web::http::StatusCode;
+use actix_web::{HttpResponse, ResponseError};
+use pvc_api::message::{ErrorCode, ErrorReply};
+use pvc_common::store::{ReadError, StoreError};
+
+use crate::request;
+
+/// Why a request was not carried out.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// For a program to compare; decides the status code.
+    pub code: ErrorCode,
+    /// For a person to read.
+    pub message: String,
+}
+
+impl ApiError {
+    /// An error of that kind.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> ApiError {
+        ApiError {
+            code,
+            message: message.into(),
+        }
+    }
+
+    /// Parameter `name` is missing or has a value that is not allowed.
+    pub fn invalid(name: &str, reason: impl std::fmt::Display) -> ApiError {
+        ApiError::new(
+            ErrorCode::InvalidParameter,
+            format!("Parameter '{name}': {reason}"),
+        )
+    }
+
+    /// There is no such thing.
+    pub fn not_found(message: impl Into<String>) -> ApiError {
+        ApiError::new(ErrorCode::NotFound, message)
+    }
+
+    /// What is asked for does not fit how things are now.
+    pub fn conflict(message: impl Into<String>) -> ApiError {
+        ApiError::new(ErrorCode::Conflict, message)
+    }
+
+    /// This release does not do that yet.
+    pub fn not_implemented(message: impl Into<String>) -> ApiError {
+        ApiError::new(ErrorCode::NotImplemented, message)
+    }
+
+    /// The store did not answer within the time that a request may take.
+    pub fn store_silent() -> ApiError {
+        ApiError::new(
+            ErrorCode::StoreUnavailable,
+            "The coordination store does not answer: it may have lost its quorum. Try again; \
+             if this lasts, check ZooKeeper on the coordinators",
+        )
+    }
+
+    /// Somebody else changed the same thing each time we tried.
+    pub fn busy(what: &str) -> ApiError {
+        ApiError::new(
+            ErrorCode::Busy,
+            format!("{what} is being changed by somebody else at the same time; try again"),
+        )
+    }
+}
+
+/// The status code that goes with a kind of error.
+pub fn status(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::InvalidParameter => StatusCode::BAD_REQUEST,
+        ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
+        ErrorCode::NotFound => StatusCode::NOT_FOUND,
+        ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+        ErrorCode::Conflict | ErrorCode::Busy => StatusCode::CONFLICT,
+        ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::NotImplemented => StatusCode::NOT_IMPLEMENTED,
+        ErrorCode::StoreUnavailable | ErrorCode::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::WaitTimeout => StatusCode::GATEWAY_TIMEOUT,
+        ErrorCode::StoreCorrupt | ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+impl ResponseError for ApiError {
+    fn status_code(&self) -> StatusCode {
+        status(self.code)
+    }
+
+    fn error_response(&self) -> HttpResponse {
+        let status = self.status_code();
+        if status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(error = %self, "request failed");
+        } else {
+            tracing::debug!(error = %self, %status, "request refused");
+        }
+        HttpResponse::build(status).json(ErrorReply {
+            message: self.message.clone(),
+            code: self.code,
+            request_id: request::current_id(),
+        })
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> ApiError {
+        match error {
+            StoreError::Unavailable { .. } | StoreError::SessionExpired => {
+                tracing::warn!(%error, "the store did not take a request");
+                ApiError::store_silent()
+            }
+            StoreError::Unknown { .. } => {
+                tracing::warn!(%error, "outcome of a write unknown");
+                ApiError::new(
+                    ErrorCode::OutcomeUnknown,
+                    "The connection to the coordination store was lost while it was being written: the change may or \
+                     may not have been made. Look at the current state before asking again",
+                )
+            }
+            StoreError::NoNode { .. }
+            | StoreError::NodeExists { .. }
+            | StoreError::BadVersion { .. }
+            | StoreError::NotEmpty { .. }
+            | StoreError::LockLost { .. } => ApiError::new(
+                ErrorCode::Busy,
+                format!("Somebody else changed the same thing at the same time ({error}); try again"),
+            ),
+            StoreError::Refused { .. } => ApiError::new(ErrorCode::Internal, error.to_string()),
+        }
+    }
+}
+
+impl From<ReadError> for ApiError {
+    fn from(error: ReadError) -> ApiError {
+        match error {
+            ReadError::Store(error) => error.into(),
+            ReadError::Missing { .. } | ReadError::Value { .. } | ReadError::Child { .. } => ApiError::new(
+                ErrorCode::StoreCorrupt,
+                format!("The coordination store holds something that should not be there: {error}"),
+            ),
+        }
+    }
+}

@@ -1,0 +1,400 @@
+//! Nodes: reading them, and handing the primary role on.
+
+use std::collections::BTreeMap;
+
+use pvc_api::node::{Health, HealthDetail, InterfaceStats, Node, NodeMemory, NodeVcpu};
+use pvc_common::keys::values::{Json, Load, OrNone, RunningDomains, SpaceList};
+use pvc_common::keys::{self, NodeKeys};
+use pvc_common::store::{Store, StoreError, StoreExt, Txn};
+use pvc_core::ids::{NodeName, VmId};
+use pvc_core::records::PrimaryRecord;
+use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState};
+use serde_json::Value;
+
+use crate::error::ApiError;
+use crate::filter::NameFilter;
+use crate::snapshot::{Snapshot, Wanted};
+
+/// How often a transaction is tried again after somebody else was faster.
+const RETRIES: usize = 8;
+
+/// Which nodes a list shows: those that fit everything that is named.
+#[derive(Debug, Default)]
+pub(crate) struct NodeFilter {
+    pub(crate) name: Option<NameFilter>,
+    pub(crate) daemon_state: Option<DaemonState>,
+    pub(crate) coordinator_state: Option<CoordinatorState>,
+    pub(crate) domain_state: Option<DomainState>,
+}
+
+impl NodeFilter {
+    fn fits(&self, node: &Node) -> bool {
+        self.daemon_state.is_none_or(|state| state == node.daemon_state)
+            && self
+                .coordinator_state
+                .is_none_or(|state| state == node.coordinator_state)
+            && self.domain_state.is_none_or(|state| state == node.domain_state)
+    }
+}
+
+/// The node that a path names.
+pub(crate) fn parse_name(name: &str) -> Result<NodeName, ApiError> {
+    // What can not be a name is not the name of any node.
+    NodeName::new(name).map_err(|_| unknown(name))
+}
+
+fn unknown(name: &str) -> ApiError {
+    ApiError::not_found(format!("There is no node {name:?} in this cluster"))
+}
+
+/// All nodes that fit.
+pub(crate) async fn list<S: Store>(store: &S, filter: &NodeFilter) -> Result<Vec<Node>, ApiError> {
+    let names = names(store)
+        .await?
+        .into_iter()
+        .filter(|name| {
+            filter
+                .name
+                .as_ref()
+                .is_none_or(|limit| limit.matches(name.as_str()))
+        })
+        .collect();
+    let mut nodes = read(store, names).await?;
+    nodes.retain(|node| filter.fits(node));
+    Ok(nodes)
+}
+
+/// One node.
+pub(crate) async fn one<S: Store>(store: &S, name: &NodeName) -> Result<Node, ApiError> {
+    read(store, vec![name.clone()])
+        .await?
+        .pop()
+        .ok_or_else(|| unknown(name.as_str()))
+}
+
+/// The names of all nodes, sorted.
+pub(crate) async fn names<S: Store>(store: &S) -> Result<Vec<NodeName>, ApiError> {
+    Ok(store.children_as(&keys::nodes()).await?)
+}
+
+/// How a node's agent is.
+pub(crate) async fn daemon_state<S: Store>(store: &S, name: &NodeName) -> Result<DaemonState, ApiError> {
+    let found = store.get(&keys::node(name).daemon_state()).await?;
+    found
+        .map(|found| found.value)
+        .ok_or_else(|| unknown(name.as_str()))
+}
+
+/// A node's part in the primary role.
+pub(crate) async fn coordinator_state<S: Store>(
+    store: &S,
+    name: &NodeName,
+) -> Result<CoordinatorState, ApiError> {
+    let found = store.get(&keys::node(name).coordinator_state()).await?;
+    found
+        .map(|found| found.value)
+        .ok_or_else(|| unknown(name.as_str()))
+}
+
+/// Whether a node takes guests.
+pub(crate) async fn domain_state<S: Store>(store: &S, name: &NodeName) -> Result<DomainState, ApiError> {
+    let found = store.get(&keys::node(name).domain_state()).await?;
+    found
+        .map(|found| found.value)
+        .ok_or_else(|| unknown(name.as_str()))
+}
+
+fn want_node(wanted: &mut Wanted, keys: &NodeKeys) {
+    wanted
+        .key(&keys.daemon_state())
+        .key(&keys.coordinator_state())
+        .key(&keys.domain_state())
+        .key(&keys.pvc_version())
+        .key(&keys.static_data())
+        .key(&keys.monitoring_health())
+        .key(&keys.monitoring_plugins())
+        .key(&keys.cpu_load())
+        .key(&keys.domains_count())
+        .key(&keys.running_domains())
+        .key(&keys.vcpu_allocated())
+        .key(&keys.memory_total_mib())
+        .key(&keys.memory_allocated_mib())
+        .key(&keys.memory_provisioned_mib())
+        .key(&keys.memory_used_mib())
+        .key(&keys.memory_free_mib())
+        .key(&keys.network_stats());
+}
+
+/// Reads nodes in two rounds: their own keys, then what those point at. A name without a node is left out.
+async fn read<S: Store>(store: &S, names: Vec<NodeName>) -> Result<Vec<Node>, ApiError> {
+    let mut wanted = Wanted::default();
+    for name in &names {
+        want_node(&mut wanted, &keys::node(name));
+    }
+    let first = Snapshot::read(store, wanted).await?;
+
+    let mut wanted = Wanted::default();
+    for name in &names {
+        let keys = keys::node(name);
+        for id in first.shown(&keys.running_domains(), RunningDomains(Vec::new())).0 {
+            wanted.key(&keys::domain(id).name());
+        }
+        for plugin in plugins(&first, &keys) {
+            let keys = keys::monitoring_plugin(name, &plugin);
+            wanted
+                .key(&keys.last_run())
+                .key(&keys.health_delta())
+                .key(&keys.message())
+                .key(&keys.data());
+        }
+    }
+    let second = Snapshot::read(store, wanted).await?;
+
+    let mut nodes = Vec::with_capacity(names.len());
+    for name in &names {
+        // What decides is read strictly; a node that is just being removed has nothing of it.
+        let keys = keys::node(name);
+        if first.get(&keys.daemon_state())?.is_some() {
+            nodes.push(assemble(name, &first, &second)?);
+        }
+    }
+    Ok(nodes)
+}
+
+fn plugins(snapshot: &Snapshot, keys: &NodeKeys) -> Vec<String> {
+    snapshot
+        .shown(&keys.monitoring_plugins(), SpaceList(Vec::new()))
+        .0
+}
+
+fn assemble(name: &NodeName, first: &Snapshot, second: &Snapshot) -> Result<Node, ApiError> {
+    let keys = keys::node(name);
+    let made_of = first.shown(&keys.static_data(), None);
+    let running = first.shown(&keys.running_domains(), RunningDomains(Vec::new())).0;
+    let health_plugins = plugins(first, &keys);
+    Ok(Node {
+        name: name.to_string(),
+        daemon_state: first.require(&keys.daemon_state())?.value,
+        coordinator_state: first.require(&keys.coordinator_state())?.value,
+        domain_state: first.require(&keys.domain_state())?.value,
+        pvc_version: first
+            .get(&keys.pvc_version())
+            .ok()
+            .flatten()
+            .map(|release| release.value.to_string())
+            .unwrap_or_default(),
+        health: match first.shown(&keys.monitoring_health(), OrNone(None)).0 {
+            Some(percent) => Health::Percent(u8::try_from(percent.min(100)).unwrap_or(100)),
+            None => Health::unknown(),
+        },
+        health_details: health_plugins
+            .iter()
+            .map(|plugin| health_detail(name, plugin, second))
+            .collect(),
+        health_plugins,
+        load: first.shown(&keys.cpu_load(), Load(0.0)).0,
+        domains_count: first.shown(&keys.domains_count(), 0),
+        running_domains: running_names(&running, second),
+        vcpu: NodeVcpu {
+            total: made_of.as_ref().map_or(0, |made_of| made_of.cpus),
+            allocated: u32::try_from(first.shown(&keys.vcpu_allocated(), 0)).unwrap_or(u32::MAX),
+        },
+        memory: NodeMemory {
+            total: first.shown(&keys.memory_total_mib(), 0),
+            allocated: first.shown(&keys.memory_allocated_mib(), 0),
+            provisioned: first.shown(&keys.memory_provisioned_mib(), 0),
+            used: first.shown(&keys.memory_used_mib(), 0),
+            free: first.shown(&keys.memory_free_mib(), 0),
+        },
+        interfaces: first
+            .shown(&keys.network_stats(), None)
+            .map(|Json(stats)| interfaces(&stats))
+            .unwrap_or_default(),
+        cpu_count: made_of.as_ref().map_or(0, |made_of| made_of.cpus),
+        kernel: made_of
+            .as_ref()
+            .map(|made_of| made_of.kernel.clone())
+            .unwrap_or_default(),
+        os: made_of
+            .as_ref()
+            .map(|made_of| made_of.os.clone())
+            .unwrap_or_default(),
+        arch: made_of.map(|made_of| made_of.arch).unwrap_or_default(),
+    })
+}
+
+/// Names of running guests; the UUID where a guest has no name any more.
+fn running_names(running: &[VmId], snapshot: &Snapshot) -> Vec<String> {
+    running
+        .iter()
+        .map(|id| match snapshot.get(&keys::domain(*id).name()) {
+            Ok(Some(name)) => name.value.to_string(),
+            Ok(None) | Err(_) => id.to_string(),
+        })
+        .collect()
+}
+
+fn health_detail(node: &NodeName, plugin: &str, snapshot: &Snapshot) -> HealthDetail {
+    let keys = keys::monitoring_plugin(node, plugin);
+    HealthDetail {
+        name: plugin.to_owned(),
+        last_run: match snapshot.shown(&keys.last_run(), 0) {
+            0 => None,
+            seconds => i64::try_from(seconds).ok(),
+        },
+        health_delta: i64::from(snapshot.shown(&keys.health_delta(), 0)),
+        message: snapshot.shown(&keys.message(), String::new()),
+        data: snapshot
+            .shown(&keys.data(), None)
+            .map_or_else(|| Value::Object(serde_json::Map::new()), |Json(data)| data),
+    }
+}
+
+fn interfaces(stats: &Value) -> BTreeMap<String, InterfaceStats> {
+    let Some(stats) = stats.as_object() else {
+        return BTreeMap::new();
+    };
+    stats
+        .iter()
+        .map(|(name, figures)| {
+            #[expect(
+                clippy::cast_possible_truncation,
+                reason = "rates are shown as whole numbers; `as` saturates at the ends"
+            )]
+            let number = |field: &str| {
+                figures
+                    .get(field)
+                    .and_then(|value| {
+                        value
+                            .as_i64()
+                            .or_else(|| value.as_f64().map(|value| value as i64))
+                    })
+                    .unwrap_or(0)
+            };
+            let stats = InterfaceStats {
+                rx_bps: number("rx_bps"),
+                rx_pps: number("rx_pps"),
+                tx_bps: number("tx_bps"),
+                tx_pps: number("tx_pps"),
+                total_bps: number("total_bps"),
+                total_pps: number("total_pps"),
+                link_speed: number("link_speed"),
+                state: figures
+                    .get("state")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default()
+                    .to_owned(),
+            };
+            (name.clone(), stats)
+        })
+        .collect()
+}
+
+/// Names `target` in the record of the primary role; the agents do the rest. Answers in words.
+///
+/// # Idempotence
+/// A node that is named already is success, without a write.
+pub(crate) async fn make_primary<S: Store>(store: &S, target: &NodeName) -> Result<String, ApiError> {
+    let keys = keys::node(target);
+    for _ in 0..RETRIES {
+        let mut wanted = Wanted::default();
+        wanted
+            .key(&keys.daemon_state())
+            .key(&keys.daemon_mode())
+            .key(&keys::config().primary_node());
+        let seen = Snapshot::read(store, wanted).await?;
+        let daemon_state = seen
+            .get(&keys.daemon_state())?
+            .ok_or_else(|| unknown(target.as_str()))?;
+        match seen.require(&keys.daemon_mode())?.value {
+            DaemonMode::Coordinator => {}
+            DaemonMode::Hypervisor => {
+                return Err(ApiError::invalid(
+                    "state",
+                    format!("node {target} is not a coordinator and can not be primary"),
+                ));
+            }
+        }
+        if daemon_state.value != DaemonState::Run {
+            return Err(ApiError::invalid(
+                "state",
+                format!(
+                    "node {target} can not become primary: its agent is in state {}, not run",
+                    daemon_state.value
+                ),
+            ));
+        }
+        let record = seen.require(&keys::config().primary_node())?;
+        if record.value.names(target) {
+            return Ok(format!("Node {target} has the primary role or is taking it"));
+        }
+        let txn = Txn::new().check(&keys.daemon_state(), daemon_state.version).set(
+            &keys::config().primary_node(),
+            &PrimaryRecord::Node(target.clone()),
+            record.version,
+        );
+        match store.commit(txn).await {
+            Ok(_) => {
+                tracing::info!(node = %target, before = %record.value, "primary role given to a node");
+                return Ok(format!("Node {target} is taking the primary role"));
+            }
+            // Agents write there too. Look again, decide again.
+            Err(StoreError::BadVersion { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(ApiError::busy("The primary role"))
+}
+
+/// Takes the primary role away from `node`, if it has it; the other coordinators contend for it then.
+///
+/// # Idempotence
+/// A node that is not primary is success, without a write.
+pub(crate) async fn make_secondary<S: Store>(store: &S, node: &NodeName) -> Result<String, ApiError> {
+    let keys = keys::node(node);
+    for _ in 0..RETRIES {
+        let mut wanted = Wanted::default();
+        wanted
+            .key(&keys.daemon_mode())
+            .key(&keys::config().primary_node());
+        let seen = Snapshot::read(store, wanted).await?;
+        let mode = seen
+            .get(&keys.daemon_mode())?
+            .ok_or_else(|| unknown(node.as_str()))?;
+        match mode.value {
+            DaemonMode::Coordinator => {}
+            DaemonMode::Hypervisor => {
+                return Err(ApiError::invalid(
+                    "state",
+                    format!("node {node} is not a coordinator"),
+                ));
+            }
+        }
+        let record = seen.require(&keys::config().primary_node())?;
+        if !record.value.names(node) {
+            return Ok(format!("Node {node} does not have the primary role"));
+        }
+        let txn = Txn::new().set(
+            &keys::config().primary_node(),
+            &PrimaryRecord::None,
+            record.version,
+        );
+        match store.commit(txn).await {
+            Ok(_) => {
+                tracing::info!(node = %node, "primary role taken from a node");
+                return Ok(format!("Node {node} is giving up the primary role"));
+            }
+            Err(StoreError::BadVersion { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(ApiError::busy("The primary role"))
+}
+
+/// Which node has or takes the primary role.
+pub(crate) async fn primary<S: Store>(store: &S) -> Result<PrimaryRecord, ApiError> {
+    Ok(store
+        .get(&keys::config().primary_node())
+        .await?
+        .map_or(PrimaryRecord::None, |record| record.value))
+}

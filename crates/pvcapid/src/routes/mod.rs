@@ -1,0 +1,66 @@
+//! The routes: what a request carries in, which function answers it, and what goes out.
+//!
+//! Handlers are thin. The table in [`configure`] and the annotations are held together by a test that asks for each
+//! documented route.
+
+pub(crate) mod node;
+pub(crate) mod root;
+pub(crate) mod status;
+
+use actix_web::{HttpRequest, HttpResponse, Responder, web};
+use pvc_api::PREFIX;
+use pvc_api::message::{ErrorCode, Message};
+use pvc_common::store::Store;
+
+use crate::error::ApiError;
+
+/// Adds every route.
+pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
+    services
+        .service(
+            web::scope(PREFIX)
+                .service(resource("").route(web::get().to(root::index)))
+                .service(resource("/").route(web::get().to(root::index)))
+                .service(resource("/version").route(web::get().to(root::version)))
+                .service(
+                    resource("/status")
+                        .route(web::get().to(status::show::<S>))
+                        .route(web::post().to(status::set_maintenance::<S>)),
+                )
+                .service(resource("/status/primary_node").route(web::get().to(status::primary_node::<S>)))
+                .service(resource("/node").route(web::get().to(node::list::<S>)))
+                .service(resource("/node/{node}").route(web::get().to(node::show::<S>)))
+                .service(resource("/node/{node}/daemon-state").route(web::get().to(node::daemon_state::<S>)))
+                .service(
+                    resource("/node/{node}/coordinator-state")
+                        .route(web::get().to(node::coordinator_state::<S>))
+                        .route(web::post().to(node::set_coordinator_state::<S>)),
+                )
+                .service(resource("/node/{node}/domain-state").route(web::get().to(node::domain_state::<S>)))
+                .default_service(web::to(no_route)),
+        )
+        .default_service(web::to(no_route));
+}
+
+fn resource(path: &str) -> actix_web::Resource {
+    web::resource(path).default_service(web::to(no_method))
+}
+
+async fn no_route(request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    Err(ApiError::not_found(format!(
+        "There is no route {}; routes begin with {PREFIX}/",
+        request.path()
+    )))
+}
+
+async fn no_method(request: HttpRequest) -> Result<HttpResponse, ApiError> {
+    Err(ApiError::new(
+        ErrorCode::MethodNotAllowed,
+        format!("{} is not possible on {}", request.method(), request.path()),
+    ))
+}
+
+/// A reply in words.
+fn message(text: impl Into<String>) -> impl Responder {
+    web::Json(Message { message: text.into() })
+}

@@ -1,0 +1,203 @@
+//! Nodes.
+
+use actix_web::{Responder, web};
+use pvc_api::message::{ErrorReply, Message};
+use pvc_api::node::{Node, NodeCoordinatorState, NodeDaemonState, NodeDomainState};
+use pvc_common::store::Store;
+use pvc_core::states::{CoordinatorState, DaemonState, DomainState};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::message;
+use crate::app::App;
+use crate::error::ApiError;
+use crate::extract::{self, Params};
+use crate::filter::NameFilter;
+use crate::node::{self, NodeFilter};
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListParams {
+    /// A regular expression over names; it matches anywhere unless it begins with `^` or ends with `$`.
+    limit: Option<String>,
+    /// Only nodes whose agent is in this state.
+    #[serde(default, deserialize_with = "extract::optional_word")]
+    #[param(value_type = Option<String>)]
+    daemon_state: Option<DaemonState>,
+    /// Only nodes with this part in the primary role.
+    #[serde(default, deserialize_with = "extract::optional_word")]
+    #[param(value_type = Option<String>)]
+    coordinator_state: Option<CoordinatorState>,
+    /// Only nodes in this domain state.
+    #[serde(default, deserialize_with = "extract::optional_word")]
+    #[param(value_type = Option<String>)]
+    domain_state: Option<DomainState>,
+}
+
+/// The nodes that fit everything that is asked for.
+#[utoipa::path(
+    get, path = "/node", operation_id = "list_nodes", tag = "node", params(ListParams),
+    responses(
+        (status = 200, description = "The nodes", body = Vec<Node>),
+        (status = 400, description = "A parameter is wrong; the message names it", body = ErrorReply),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 404, description = "No node fits", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn list<S: Store>(
+    app: web::Data<App<S>>,
+    Params(params): Params<ListParams>,
+) -> Result<impl Responder, ApiError> {
+    let filter = NodeFilter {
+        name: NameFilter::parse(params.limit.as_deref())?,
+        daemon_state: params.daemon_state,
+        coordinator_state: params.coordinator_state,
+        domain_state: params.domain_state,
+    };
+    let nodes = app.promptly(node::list(&app.store, &filter)).await?;
+    if nodes.is_empty() {
+        return Err(ApiError::not_found("No node fits what was asked for"));
+    }
+    Ok(web::Json(nodes))
+}
+
+/// One node, as a list of one.
+#[utoipa::path(
+    get, path = "/node/{node}", operation_id = "show_node", tag = "node",
+    params(("node" = String, Path, description = "The node's name")),
+    responses(
+        (status = 200, description = "The node, as a list of one", body = Vec<Node>),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 404, description = "There is no such node", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn show<S: Store>(
+    app: web::Data<App<S>>,
+    name: web::Path<String>,
+) -> Result<impl Responder, ApiError> {
+    let name = node::parse_name(&name)?;
+    let found = app.promptly(node::one(&app.store, &name)).await?;
+    Ok(web::Json([found]))
+}
+
+/// How a node's agent is.
+#[utoipa::path(
+    get, path = "/node/{node}/daemon-state", operation_id = "node_daemon_state", tag = "node",
+    params(("node" = String, Path, description = "The node's name")),
+    responses(
+        (status = 200, description = "The state", body = NodeDaemonState),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 404, description = "There is no such node", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn daemon_state<S: Store>(
+    app: web::Data<App<S>>,
+    name: web::Path<String>,
+) -> Result<impl Responder, ApiError> {
+    let name = node::parse_name(&name)?;
+    let daemon_state = app.promptly(node::daemon_state(&app.store, &name)).await?;
+    Ok(web::Json(NodeDaemonState {
+        name: name.to_string(),
+        daemon_state,
+    }))
+}
+
+/// A node's part in the primary role.
+#[utoipa::path(
+    get, path = "/node/{node}/coordinator-state", operation_id = "node_coordinator_state", tag = "node",
+    params(("node" = String, Path, description = "The node's name")),
+    responses(
+        (status = 200, description = "The state", body = NodeCoordinatorState),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 404, description = "There is no such node", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn coordinator_state<S: Store>(
+    app: web::Data<App<S>>,
+    name: web::Path<String>,
+) -> Result<impl Responder, ApiError> {
+    let name = node::parse_name(&name)?;
+    let coordinator_state = app.promptly(node::coordinator_state(&app.store, &name)).await?;
+    Ok(web::Json(NodeCoordinatorState {
+        name: name.to_string(),
+        coordinator_state,
+    }))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct CoordinatorStateParams {
+    /// `primary` or `secondary`.
+    #[serde(deserialize_with = "wanted_role")]
+    #[param(value_type = String)]
+    state: CoordinatorState,
+}
+
+/// The two states that can be asked for; the others are reached on the way.
+fn wanted_role<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<CoordinatorState, D::Error> {
+    let state: CoordinatorState = extract::word(deserializer)?;
+    match state {
+        CoordinatorState::Primary | CoordinatorState::Secondary => Ok(state),
+        CoordinatorState::Client | CoordinatorState::Takeover | CoordinatorState::Relinquish => {
+            Err(serde::de::Error::custom(format_args!(
+                "{state} can not be asked for, only primary and secondary"
+            )))
+        }
+    }
+}
+
+/// Gives the primary role to a node, or takes it away. The change goes on after the reply.
+#[utoipa::path(
+    post, path = "/node/{node}/coordinator-state", operation_id = "set_node_coordinator_state", tag = "node",
+    params(("node" = String, Path, description = "The node's name"), CoordinatorStateParams),
+    responses(
+        (status = 200, description = "Under way, or so already", body = Message),
+        (status = 400, description = "The node can not take the role, or a parameter is wrong", body = ErrorReply),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 404, description = "There is no such node", body = ErrorReply),
+        (status = 409, description = "Others change the role at the same time", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn set_coordinator_state<S: Store>(
+    app: web::Data<App<S>>,
+    name: web::Path<String>,
+    Params(params): Params<CoordinatorStateParams>,
+) -> Result<impl Responder, ApiError> {
+    let name = node::parse_name(&name)?;
+    let text = match params.state {
+        CoordinatorState::Primary => app.promptly(node::make_primary(&app.store, &name)).await?,
+        CoordinatorState::Secondary
+        | CoordinatorState::Client
+        | CoordinatorState::Takeover
+        | CoordinatorState::Relinquish => app.promptly(node::make_secondary(&app.store, &name)).await?,
+    };
+    Ok(message(text))
+}
+
+/// Whether a node takes guests.
+#[utoipa::path(
+    get, path = "/node/{node}/domain-state", operation_id = "node_domain_state", tag = "node",
+    params(("node" = String, Path, description = "The node's name")),
+    responses(
+        (status = 200, description = "The state", body = NodeDomainState),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 404, description = "There is no such node", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn domain_state<S: Store>(
+    app: web::Data<App<S>>,
+    name: web::Path<String>,
+) -> Result<impl Responder, ApiError> {
+    let name = node::parse_name(&name)?;
+    let domain_state = app.promptly(node::domain_state(&app.store, &name)).await?;
+    Ok(web::Json(NodeDomainState {
+        name: name.to_string(),
+        domain_state,
+    }))
+}

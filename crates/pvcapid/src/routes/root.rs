@@ -1,0 +1,35 @@
+//! What this is, and which version.
+
+use actix_web::{Responder, web};
+use pvc_api::message::{ErrorReply, Message};
+use pvc_api::status::Version;
+
+use super::message;
+
+/// The version of the interface.
+const API_VERSION: &str = "1.0";
+
+/// What this is.
+#[utoipa::path(
+    get, path = "/", operation_id = "index", tag = "root", security(()),
+    responses((status = 200, description = "The name and version of the interface", body = Message))
+)]
+pub(crate) async fn index() -> impl Responder {
+    // Other clusters look for "PVC API" in it before they send guests here.
+    message(format!("PVC API version {API_VERSION}"))
+}
+
+/// The version of the daemon. Addition to PVC 1.0.3.
+#[utoipa::path(
+    get, path = "/version", operation_id = "version", tag = "root",
+    responses(
+        (status = 200, description = "The versions of interface and daemon", body = Version),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+    )
+)]
+pub(crate) async fn version() -> impl Responder {
+    web::Json(Version {
+        api_version: API_VERSION.to_owned(),
+        pvc_version: env!("CARGO_PKG_VERSION").to_owned(),
+    })
+}

@@ -1,0 +1,158 @@
+//! The HTTP server: where it listens, TLS, and its limits.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use actix_web::dev::Server;
+use actix_web::middleware::{Compress, from_fn};
+use actix_web::{App as ActixApp, HttpServer, web};
+use pvc_common::store::Store;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::app::App;
+use crate::auth::AuthPolicy;
+use crate::{request, routes};
+
+/// Handlers never block, so a few threads serve thousands of connections; the nodes' cores are for guests.
+const WORKERS: usize = 2;
+/// Connections per worker beyond which new ones wait in the kernel.
+const MAX_CONNECTIONS: usize = 1024;
+/// A client that has not sent its request's head by then is dropped.
+const REQUEST_HEAD_LIMIT: Duration = Duration::from_secs(10);
+/// How long an idle connection is kept. Short, since a client of the floating address hangs on to a node that is no
+/// longer primary for as long.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long requests may still run after a stop was asked for.
+const SHUTDOWN_SECONDS: u64 = 5;
+
+/// A certificate and its key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// PEM file with the certificate and what it was signed with.
+    pub certificate: PathBuf,
+    /// PEM file with the private key.
+    pub private_key: PathBuf,
+}
+
+/// Why the server could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// An address can not be listened on.
+    #[error("can not listen on {address}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A PEM file can not be read.
+    #[error("can not read {}", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: pem::Error,
+    },
+    /// Certificate and key do not make a TLS server.
+    #[error("certificate and private key do not fit together or are not usable")]
+    Tls(#[source] rustls::Error),
+    /// The server did not take a listening socket.
+    #[error("can not serve")]
+    Serve(#[source] io::Error),
+}
+
+/// Listens on `address`, even if it is not on this node now: a floating address comes and goes with the primary
+/// role, while the daemon runs on every coordinator all the time.
+///
+/// # Errors
+/// [`ServerError::Listen`].
+pub fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
+    let open = || -> io::Result<TcpListener> {
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+        socket.set_reuse_address(true)?;
+        match address {
+            SocketAddr::V4(_) => socket.set_freebind_v4(true)?,
+            SocketAddr::V6(_) => {
+                socket.set_only_v6(true)?;
+                socket.set_freebind_v6(true)?;
+            }
+        }
+        socket.set_nonblocking(true)?;
+        socket.bind(&address.into())?;
+        socket.listen(1024)?;
+        Ok(socket.into())
+    };
+    open().map_err(|source| ServerError::Listen { address, source })
+}
+
+/// Reads a certificate and its key.
+///
+/// # Errors
+/// [`ServerError::Pem`] or [`ServerError::Tls`].
+pub fn tls_config(files: &TlsFiles) -> Result<ServerConfig, ServerError> {
+    let pem_error = |path: &Path| {
+        let path = path.to_owned();
+        move |source| ServerError::Pem { path, source }
+    };
+    let certificates = CertificateDer::pem_file_iter(&files.certificate)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(pem_error(&files.certificate))?;
+    let key = PrivateKeyDer::from_pem_file(&files.private_key).map_err(pem_error(&files.private_key))?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(certificates, key))
+        .map_err(ServerError::Tls)
+}
+
+/// Serves the API on these sockets until the returned server is stopped. It has to be awaited.
+///
+/// # Errors
+/// [`ServerError::Serve`].
+pub fn serve<S: Store>(
+    app: App<S>,
+    listeners: Vec<TcpListener>,
+    tls: Option<ServerConfig>,
+) -> Result<Server, ServerError> {
+    let policy = web::Data::new(app.settings.auth.clone());
+    let app = web::Data::new(app);
+    let mut server = HttpServer::new(move || {
+        ActixApp::new()
+            .wrap(Compress::default())
+            .configure(|services| configure(services, app.clone(), policy.clone()))
+            // The last one wraps the others: a request has its identity before it is refused.
+            .wrap(from_fn(request::authenticate))
+            .wrap(from_fn(request::trace))
+    })
+    .workers(WORKERS)
+    .max_connections(MAX_CONNECTIONS)
+    .client_request_timeout(REQUEST_HEAD_LIMIT)
+    .keep_alive(KEEP_ALIVE)
+    .shutdown_timeout(SHUTDOWN_SECONDS)
+    .disable_signals();
+    for listener in listeners {
+        server = match &tls {
+            None => server.listen(listener),
+            Some(tls) => server.listen_rustls_0_23(listener, tls.clone()),
+        }
+        .map_err(ServerError::Serve)?;
+    }
+    Ok(server.run())
+}
+
+fn configure<S: Store>(
+    services: &mut web::ServiceConfig,
+    app: web::Data<App<S>>,
+    policy: web::Data<AuthPolicy>,
+) {
+    services.app_data(app).app_data(policy);
+    routes::configure::<S>(services);
+}

@@ -1,0 +1,103 @@
+//! Many values of the store in few round trips.
+
+use std::collections::HashMap;
+
+use futures::{StreamExt, TryStreamExt, stream};
+use pvc_common::keys::{Container, Key, Value};
+use pvc_common::store::{ReadError, Store, StoreError, StoreExt, Versioned, Znode};
+
+/// Znodes per multi-read. Larger ones would take the store longer than its other clients should wait.
+const BATCH: usize = 400;
+/// Reads under way at a time, for one request.
+const AT_ONCE: usize = 4;
+/// Lists of children under way at a time, for one request: these are small.
+const CHILDREN_AT_ONCE: usize = 64;
+
+/// Znodes as they were read. Each batch is of one moment; a write that depends on what is in here checks versions.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot {
+    znodes: HashMap<String, Znode>,
+}
+
+/// Which znodes to read.
+#[derive(Debug, Default)]
+pub(crate) struct Wanted(Vec<String>);
+
+impl Wanted {
+    /// Reads that key as well.
+    pub(crate) fn key<T>(&mut self, key: &Key<T>) -> &mut Wanted {
+        self.0.push(key.path().to_owned());
+        self
+    }
+
+    /// Reads the znode of that container as well.
+    pub(crate) fn container<C>(&mut self, container: &Container<C>) -> &mut Wanted {
+        self.0.push(container.path().to_owned());
+        self
+    }
+}
+
+impl Snapshot {
+    /// Reads all that is wanted.
+    pub(crate) async fn read<S: Store>(store: &S, wanted: Wanted) -> Result<Snapshot, StoreError> {
+        let batches: Vec<Vec<String>> = wanted.0.chunks(BATCH).map(<[String]>::to_vec).collect();
+        let read = stream::iter(batches)
+            .map(|paths| async move {
+                let znodes = store.read_many(&paths).await?;
+                Ok::<_, StoreError>(paths.into_iter().zip(znodes).collect::<Vec<_>>())
+            })
+            .buffered(AT_ONCE)
+            .try_collect::<Vec<_>>()
+            .await?;
+        let znodes = read
+            .into_iter()
+            .flatten()
+            .filter_map(|(path, znode)| Some((path, znode?)))
+            .collect();
+        Ok(Snapshot { znodes })
+    }
+
+    /// The value at `key`; `None` if there is no such znode.
+    pub(crate) fn get<T: Value>(&self, key: &Key<T>) -> Result<Option<Versioned<T>>, ReadError> {
+        key.decode(self.znodes.get(key.path()))
+    }
+
+    /// The value at `key`, which must exist.
+    pub(crate) fn require<T: Value>(&self, key: &Key<T>) -> Result<Versioned<T>, ReadError> {
+        key.decode_required(self.znodes.get(key.path()))
+    }
+
+    /// The value at `key`, or `otherwise` where there is none or it can not be read. Only for what is shown and
+    /// decides nothing: one bad figure must not hide the rest of a list.
+    pub(crate) fn shown<T: Value>(&self, key: &Key<T>, otherwise: T) -> T {
+        match self.get(key) {
+            Ok(Some(found)) => found.value,
+            Ok(None) => otherwise,
+            Err(error) => {
+                tracing::debug!(%error, "a value can not be shown");
+                otherwise
+            }
+        }
+    }
+
+    /// The znode of a container.
+    pub(crate) fn container<C>(&self, container: &Container<C>) -> Option<&Znode> {
+        self.znodes.get(container.path())
+    }
+}
+
+/// The children of many containers, in their order.
+pub(crate) async fn children_of_all<S, C>(
+    store: &S,
+    containers: Vec<Container<C>>,
+) -> Result<Vec<Vec<C>>, ReadError>
+where
+    S: Store,
+    C: std::str::FromStr<Err: std::fmt::Display> + Send,
+{
+    stream::iter(containers)
+        .map(|container| async move { store.children_as(&container).await })
+        .buffered(CHILDREN_AT_ONCE)
+        .try_collect()
+        .await
+}

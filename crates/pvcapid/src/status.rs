@@ -1,0 +1,334 @@
+//! The cluster as a whole.
+//!
+//! Health is what can be told from nodes, guests, the primary role and recorded faults; the monitoring of later
+//! releases adds to it.
+
+use std::collections::BTreeMap;
+
+use pvc_api::node::{Health, Node};
+use pvc_api::status::{
+    ClusterHealth, ClusterStatus, CpuResources, Detail, HealthMessage, MemoryResources, NodeBrief,
+    NodeHealth, Resources, VmBrief,
+};
+use pvc_common::keys::values::Maintenance;
+use pvc_common::keys::{self, FaultKeys};
+use pvc_common::store::{Store, StoreError, StoreExt, Txn};
+use pvc_core::ids::VmId;
+use pvc_core::records::PrimaryRecord;
+use pvc_core::states::{DaemonState, VmState};
+use serde_json::json;
+
+use crate::error::ApiError;
+use crate::node::{self, NodeFilter};
+use crate::snapshot::{Snapshot, Wanted};
+
+/// How often a change is tried again after somebody else was faster.
+const RETRIES: usize = 8;
+
+/// Points that a node costs whose agent is silent or that was fenced: half the cluster's health, as in PVC 1.0.3.
+const NODE_LOST: u8 = 50;
+/// Points that a node costs which does not take part, for whatever reason.
+const NODE_ABSENT: u8 = 10;
+/// Points that a guest costs which could not be started.
+const VM_FAILED: u8 = 10;
+/// Points for a cluster that nobody leads: its floating address answers nowhere.
+const NO_PRIMARY: u8 = 25;
+
+/// Everything that the status shows.
+pub(crate) async fn read<S: Store>(store: &S) -> Result<ClusterStatus, ApiError> {
+    let nodes = node::list(store, &NodeFilter::default()).await?;
+    let ids: Vec<VmId> = store.children_as(&keys::domains()).await?;
+    let fault_ids: Vec<String> = store.children_as(&keys::faults()).await?;
+    let networks = store.children_as(&keys::networks()).await?.len();
+    let osds = store.children_as(&keys::osds()).await?.len();
+    let pools = store.children_as(&keys::pools()).await?.len();
+
+    let mut wanted = Wanted::default();
+    wanted
+        .key(&keys::config().cluster_name())
+        .key(&keys::config().maintenance())
+        .key(&keys::config().primary_node())
+        .key(&keys::config().upstream_ip());
+    for id in &ids {
+        wanted
+            .key(&keys::domain(*id).name())
+            .key(&keys::domain(*id).state());
+    }
+    for id in &fault_ids {
+        want_fault(&mut wanted, &keys::fault(id));
+    }
+    let seen = Snapshot::read(store, wanted).await?;
+
+    let mut vms = Vec::with_capacity(ids.len());
+    for id in ids {
+        let keys = keys::domain(id);
+        // A guest that was removed since its name was listed is none.
+        if let Some(state) = seen.get(&keys.state())? {
+            vms.push(VmBrief {
+                uuid: id.to_string(),
+                name: match seen.get(&keys.name()) {
+                    Ok(Some(name)) => name.value.to_string(),
+                    Ok(None) | Err(_) => id.to_string(),
+                },
+                state: state.value,
+            });
+        }
+    }
+    vms.sort_by(|a, b| a.name.cmp(&b.name));
+    let primary = seen
+        .get(&keys::config().primary_node())?
+        .map_or(PrimaryRecord::None, |record| record.value);
+    let faults: Vec<Fault> = fault_ids.iter().map(|id| Fault::read(&seen, id)).collect();
+
+    Ok(ClusterStatus {
+        cluster_name: seen.shown(&keys::config().cluster_name(), String::new()),
+        cluster_health: health(&nodes, &vms, &primary, &faults),
+        node_health: nodes
+            .iter()
+            .map(|node| (node.name.clone(), node_health(node)))
+            .collect(),
+        maintenance: match seen.shown(&keys::config().maintenance(), Maintenance::Off) {
+            Maintenance::On => "true",
+            Maintenance::Off => "false",
+        }
+        .to_owned(),
+        pvc_version: nodes
+            .iter()
+            .find(|node| node.name == primary.to_string())
+            .map(|node| node.pvc_version.clone())
+            .unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
+        primary_node: primary.to_string(),
+        upstream_ip: seen.shown(&keys::config().upstream_ip(), String::new()),
+        nodes: count(
+            nodes
+                .iter()
+                .map(|node| format!("{},{}", node.daemon_state, node.domain_state)),
+        ),
+        vms: count(vms.iter().map(|vm| vm.state.to_string())),
+        networks: number(networks),
+        osds: BTreeMap::from([("total".to_owned(), number(osds))]),
+        pools: number(pools),
+        volumes: 0,
+        snapshots: 0,
+        resources: resources(&nodes),
+        detail: Detail {
+            node: nodes
+                .iter()
+                .map(|node| NodeBrief {
+                    name: node.name.clone(),
+                    daemon_state: node.daemon_state,
+                    domain_state: node.domain_state,
+                })
+                .collect(),
+            vm: vms,
+            osd: Vec::new(),
+            faults: faults.iter().map(Fault::shown).collect(),
+        },
+    })
+}
+
+/// Switches maintenance on or off. Answers in words.
+///
+/// # Idempotence
+/// What is so already is success, without a write.
+pub(crate) async fn set_maintenance<S: Store>(store: &S, wanted: Maintenance) -> Result<String, ApiError> {
+    let key = keys::config().maintenance();
+    let words = match wanted {
+        Maintenance::On => "The cluster is under maintenance: no node is fenced",
+        Maintenance::Off => "The cluster is not under maintenance",
+    };
+    for _ in 0..RETRIES {
+        let seen = store.require(&key).await?;
+        if seen.value == wanted {
+            return Ok(words.to_owned());
+        }
+        match store.commit(Txn::new().set(&key, &wanted, seen.version)).await {
+            Ok(_) => {
+                tracing::info!(maintenance = ?wanted, "maintenance switched");
+                return Ok(words.to_owned());
+            }
+            Err(StoreError::BadVersion { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(ApiError::busy("The maintenance switch"))
+}
+
+/// A fault as it is recorded.
+struct Fault {
+    id: String,
+    last_time: String,
+    first_time: String,
+    ack_time: String,
+    status: String,
+    delta: u32,
+    message: String,
+}
+
+fn want_fault(wanted: &mut Wanted, keys: &FaultKeys) {
+    wanted
+        .key(&keys.last_time())
+        .key(&keys.first_time())
+        .key(&keys.ack_time())
+        .key(&keys.status())
+        .key(&keys.delta())
+        .key(&keys.message());
+}
+
+impl Fault {
+    fn read(seen: &Snapshot, id: &str) -> Fault {
+        let keys = keys::fault(id);
+        Fault {
+            id: id.to_owned(),
+            last_time: seen.shown(&keys.last_time(), String::new()),
+            first_time: seen.shown(&keys.first_time(), String::new()),
+            ack_time: seen.shown(&keys.ack_time(), String::new()),
+            status: seen.shown(&keys.status(), String::new()),
+            delta: seen.shown(&keys.delta(), 0),
+            message: seen.shown(&keys.message(), String::new()),
+        }
+    }
+
+    fn shown(&self) -> serde_json::Value {
+        json!({
+            "id": self.id,
+            "last_reported": self.last_time,
+            "first_reported": self.first_time,
+            "acknowledged_at": self.ack_time,
+            "status": self.status,
+            "health_delta": self.delta,
+            "message": self.message,
+        })
+    }
+}
+
+fn health(nodes: &[Node], vms: &[VmBrief], primary: &PrimaryRecord, faults: &[Fault]) -> ClusterHealth {
+    if nodes.is_empty() {
+        return ClusterHealth {
+            health: Health::unknown(),
+            messages: Vec::new(),
+        };
+    }
+    let mut messages = Vec::new();
+    let mut add = |id: String, health_delta: u8, text: String| {
+        messages.push(HealthMessage {
+            id,
+            health_delta,
+            text,
+        });
+    };
+    for node in nodes {
+        let delta = node_delta(node.daemon_state);
+        if delta > 0 {
+            add(
+                format!("NODE_{}", node.name.to_uppercase()),
+                delta,
+                format!("Node {} is in state {}", node.name, node.daemon_state),
+            );
+        }
+    }
+    if *primary == PrimaryRecord::None {
+        add(
+            "NO_PRIMARY".to_owned(),
+            NO_PRIMARY,
+            "No node has the primary role".to_owned(),
+        );
+    }
+    for vm in vms.iter().filter(|vm| vm.state == VmState::Fail) {
+        add(
+            format!("VM_FAILED_{}", vm.name.to_uppercase()),
+            VM_FAILED,
+            format!("VM {} has failed", vm.name),
+        );
+    }
+    for fault in faults.iter().filter(|fault| fault.status != "ack") {
+        add(
+            fault.id.clone(),
+            u8::try_from(fault.delta).unwrap_or(u8::MAX),
+            fault.message.clone(),
+        );
+    }
+    let lost: u32 = messages
+        .iter()
+        .map(|message| u32::from(message.health_delta))
+        .sum();
+    ClusterHealth {
+        health: Health::Percent(u8::try_from(100_u32.saturating_sub(lost)).unwrap_or(0)),
+        messages,
+    }
+}
+
+fn node_delta(state: DaemonState) -> u8 {
+    match state {
+        DaemonState::Run => 0,
+        DaemonState::Init | DaemonState::Shutdown | DaemonState::Stop => NODE_ABSENT,
+        DaemonState::Dead | DaemonState::Fenced => NODE_LOST,
+    }
+}
+
+fn node_health(node: &Node) -> NodeHealth {
+    NodeHealth {
+        health: node.health.clone(),
+        messages: node
+            .health_details
+            .iter()
+            .filter(|detail| detail.health_delta > 0)
+            .map(|detail| format!("{}: {}", detail.name, detail.message))
+            .collect(),
+    }
+}
+
+fn count(words: impl Iterator<Item = String>) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::from([("total".to_owned(), 0)]);
+    for word in words {
+        *counts.entry("total".to_owned()).or_default() += 1;
+        *counts.entry(word).or_default() += 1;
+    }
+    counts
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}
+
+fn resources(nodes: &[Node]) -> Resources {
+    let sum = |part: fn(&Node) -> u64| nodes.iter().map(part).sum::<u64>();
+    let total = sum(|node| node.memory.total);
+    let used = sum(|node| node.memory.used);
+    let cpus = sum(|node| u64::from(node.vcpu.total));
+    let load: f64 = nodes.iter().map(|node| node.load).sum();
+    Resources {
+        memory: MemoryResources {
+            total,
+            free: sum(|node| node.memory.free),
+            used,
+            allocated: sum(|node| node.memory.allocated),
+            provisioned: sum(|node| node.memory.provisioned),
+            utilization: percent(precise(used), precise(total)),
+        },
+        cpu: CpuResources {
+            total: cpus,
+            load,
+            allocated: sum(|node| u64::from(node.vcpu.allocated)),
+            utilization: percent(load, precise(cpus)),
+        },
+        disk: pvc_api::status::DiskResources::default(),
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "figures for people; MiB and CPUs stay far below 2^52"
+)]
+fn precise(number: u64) -> f64 {
+    number as f64
+}
+
+/// How much `part` is of `whole`, in percent with two decimals; nothing of nothing is 0.
+fn percent(part: f64, whole: f64) -> f64 {
+    if whole > 0.0 {
+        (part / whole * 10_000.0).round() / 100.0
+    } else {
+        0.0
+    }
+}
