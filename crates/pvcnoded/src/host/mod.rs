@@ -4,8 +4,10 @@
 //! (it remembers, fails on order, takes virtual time).
 
 mod announce;
+pub mod ceph;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+pub mod identity;
 pub mod lifetime;
 mod netlink;
 pub mod network;

@@ -1,0 +1,255 @@
+//! The storage cluster, by the `ceph` and `rbd` command lines.
+//!
+//! Each command is a process with a deadline, so a cluster that does not answer costs time and nothing else. A new
+//! Ceph client now and then picks a monitor that is dead and loses 3 s before it tries the next; the limit for one
+//! command has room for that.
+
+mod parse;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures::future::try_join;
+use futures::stream::{self, StreamExt};
+use pvc_common::clock::{Clock, HostClock};
+use pvc_common::command::{CommandError, CommandOutput, CommandRunner, Exit, Invocation, Program};
+use pvc_core::ids::{CephClient, VolumeId};
+
+use super::{Changed, RbdLock, Storage, StorageError, VolumeUse};
+
+/// How long a blocklist entry lasts, in seconds: ten years. It must outlive any pause of the client that it bars: one
+/// that did not notice writes again as soon as the entry has gone.
+const BLOCKLIST_SECONDS: &str = "315360000";
+/// Blocklist commands under way at one time: each is a Python process of its own.
+const PARALLEL_COMMANDS: usize = 16;
+/// `rbd` ends with the number of its error: ENOENT.
+const NO_ENTRY: Exit = Exit::Code(libc::ENOENT);
+
+/// How to reach the cluster, and for how long to try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CephAccess {
+    /// `ceph.conf`.
+    pub config_file: PathBuf,
+    /// The keyring of `client.admin`.
+    pub keyring: PathBuf,
+    /// Limit of one command.
+    pub command_limit: Duration,
+    /// Limit of one call of the seam, which may take several commands.
+    pub call_limit: Duration,
+}
+
+impl CephAccess {
+    /// These files, with 4 s for a command and 8 s for a call.
+    pub fn new(config_file: PathBuf, keyring: PathBuf) -> CephAccess {
+        CephAccess {
+            config_file,
+            keyring,
+            command_limit: Duration::from_secs(4),
+            call_limit: Duration::from_secs(8),
+        }
+    }
+}
+
+/// Ceph by its command line.
+#[derive(Debug, Clone)]
+pub struct CephCommands<R> {
+    runner: R,
+    access: CephAccess,
+}
+
+impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
+    /// The cluster that `access` leads to.
+    pub fn new(runner: R, access: CephAccess) -> CephCommands<R> {
+        CephCommands { runner, access }
+    }
+
+    fn invocation(&self, program: Program) -> Invocation {
+        Invocation::new(program, self.access.command_limit)
+            .arg("--conf")
+            .arg(&self.access.config_file)
+            .arg("--keyring")
+            .arg(&self.access.keyring)
+            .args(["--id", "admin", "--format", "json"])
+    }
+
+    async fn run(&self, invocation: Invocation) -> Result<CommandOutput, CommandError> {
+        self.runner.run(&invocation).await
+    }
+
+    /// Runs what may be run twice, and runs it again once if it was killed at its limit: a new client picks its
+    /// monitor anew.
+    async fn ask(&self, invocation: Invocation) -> Result<CommandOutput, CommandError> {
+        match self.run(invocation.clone()).await {
+            Err(CommandError::TimedOut { .. }) => self.run(invocation).await,
+            outcome => outcome,
+        }
+    }
+
+    async fn within_limit<T: Send>(
+        &self,
+        action: &str,
+        work: impl Future<Output = Result<T, StorageError>> + Send,
+    ) -> Result<T, StorageError> {
+        let limit = self.access.call_limit;
+        match HostClock.timeout(limit, work).await {
+            Some(outcome) => outcome,
+            None => Err(failed(action, format_args!("no answer within {limit:?}"))),
+        }
+    }
+
+    async fn status(&self, volume: &VolumeId) -> Result<Vec<CephClient>, StorageError> {
+        let action = format!("list the watchers of {volume}");
+        let call = self
+            .invocation(Program::Rbd)
+            .args(["status", &volume.to_string()]);
+        match self.ask(call).await {
+            Ok(output) => parse::watchers(&output.text()).map_err(|error| failed(&action, error)),
+            Err(error) => Err(self.missing_or_failed(volume, &action, error).await),
+        }
+    }
+
+    async fn locks(&self, volume: &VolumeId) -> Result<Vec<RbdLock>, StorageError> {
+        let action = format!("list the locks of {volume}");
+        let call = self
+            .invocation(Program::Rbd)
+            .args(["lock", "list", &volume.to_string()]);
+        match self.ask(call).await {
+            Ok(output) => parse::locks(&output.text()).map_err(|error| failed(&action, error)),
+            Err(error) => Err(self.missing_or_failed(volume, &action, error).await),
+        }
+    }
+
+    /// "No such file" can mean the image, but also the pool, the keyring or a configuration: the image is missing only
+    /// if the pool's list, when read, does not have it.
+    async fn missing_or_failed(&self, volume: &VolumeId, action: &str, error: CommandError) -> StorageError {
+        if !is_no_entry(&error) {
+            return failed(action, said(&error));
+        }
+        let list = self.invocation(Program::Rbd).args(["ls", volume.pool.as_str()]);
+        let images = match self.ask(list).await {
+            Ok(output) => parse::images(&output.text()),
+            Err(_) => return failed(action, said(&error)),
+        };
+        match images {
+            Ok(images) if !images.iter().any(|image| image == volume.image.as_str()) => {
+                StorageError::NoVolume {
+                    volume: volume.clone(),
+                }
+            }
+            Ok(_) | Err(_) => failed(action, said(&error)),
+        }
+    }
+
+    async fn bar(&self, client: &CephClient) -> Result<(), StorageError> {
+        let call = self.invocation(Program::Ceph).args([
+            "osd",
+            "blocklist",
+            "add",
+            &client.to_string(),
+            BLOCKLIST_SECONDS,
+        ]);
+        // Twice is as good as once, so a killed one is simply sent again.
+        self.ask(call)
+            .await
+            .map(|_| ())
+            .map_err(|error| failed(&format!("blocklist {client}"), said(&error)))
+    }
+
+    async fn bar_all(&self, clients: &[CephClient]) -> Result<(), StorageError> {
+        let mut outcomes = stream::iter(clients.to_vec())
+            .map(|client| async move { self.bar(&client).await })
+            .buffer_unordered(PARALLEL_COMMANDS);
+        // All of them are tried, whatever becomes of one.
+        let mut first_error = None;
+        while let Some(outcome) = outcomes.next().await {
+            if let Err(error) = outcome {
+                first_error.get_or_insert(error);
+            }
+        }
+        if let Some(error) = first_error {
+            return Err(error);
+        }
+        // What the monitors say now is the proof; an acknowledgement is only a claim.
+        let action = "read the blocklist back";
+        let call = self.invocation(Program::Ceph).args(["osd", "blocklist", "ls"]);
+        let output = self
+            .ask(call)
+            .await
+            .map_err(|error| failed(action, said(&error)))?;
+        let listed = parse::blocklist(&output.text()).map_err(|error| failed(action, error))?;
+        match clients.iter().find(|client| !listed.contains(*client)) {
+            Some(client) => Err(failed(action, format_args!("{client} is not in it"))),
+            None => Ok(()),
+        }
+    }
+
+    async fn unlock(&self, volume: &VolumeId, lock: &RbdLock) -> Result<Changed, StorageError> {
+        let action = format!("remove the lock {:?} of {volume}", lock.id);
+        let call = self.invocation(Program::Rbd).args([
+            "lock",
+            "remove",
+            &volume.to_string(),
+            &lock.id,
+            &lock.locker,
+        ]);
+        let Err(error) = self.run(call).await else {
+            return Ok(Changed::Done);
+        };
+        // Gone already, or removed by a command that was killed before it could say so.
+        let locks = self.locks(volume).await?;
+        if locks.contains(lock) {
+            return Err(failed(&action, said(&error)));
+        }
+        Ok(Changed::AlreadySo)
+    }
+}
+
+impl<R: CommandRunner + Clone + 'static> Storage for CephCommands<R> {
+    async fn volume_use(&self, volume: &VolumeId) -> Result<VolumeUse, StorageError> {
+        let both = try_join(self.status(volume), self.locks(volume));
+        let (watchers, locks) = self
+            .within_limit(&format!("list the users of {volume}"), both)
+            .await?;
+        Ok(VolumeUse { watchers, locks })
+    }
+
+    async fn blocklist(&self, clients: &[CephClient]) -> Result<(), StorageError> {
+        if clients.is_empty() {
+            return Ok(());
+        }
+        self.within_limit("blocklist clients", self.bar_all(clients))
+            .await
+    }
+
+    async fn remove_lock(&self, volume: &VolumeId, lock: &RbdLock) -> Result<Changed, StorageError> {
+        let action = format!("remove a lock of {volume}");
+        self.within_limit(&action, self.unlock(volume, lock)).await
+    }
+}
+
+fn is_no_entry(error: &CommandError) -> bool {
+    matches!(error, CommandError::Failed { exit, .. } if *exit == NO_ENTRY)
+}
+
+fn failed(action: &str, reason: impl fmt::Display) -> StorageError {
+    StorageError::Failed {
+        action: action.to_owned(),
+        reason: reason.to_string(),
+    }
+}
+
+/// An error with its causes, in one line.
+fn said(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
