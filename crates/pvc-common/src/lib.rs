@@ -4,10 +4,12 @@
 //! * [`clock`]: the boot clock and waiting, behind one trait.
 //! * [`command`]: programs of the host, behind one trait, with deadlines.
 //! * [`keys`]: the store's typed keys and how their values are written.
+//! * [`config`]: the configuration file, checked.
 //! * [`secret`]: texts that must not be shown.
 //! * [`pause`]: points at which a test can hold a daemon.
 pub mod clock;
 pub mod command;
+pub mod config;
 pub mod keys;
 pub mod pause;
 pub mod secret;
