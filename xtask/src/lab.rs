@@ -1,11 +1,14 @@
 //! `cargo xtask lab`: a real cluster on this machine.
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
-use pvc_lab::{Changed, Lab, Lines, Network, Node, Options, Power, Progress, Storage, Up, zookeeper_mode};
+use pvc_lab::{
+    Changed, Lab, Lines, Network, Node, Options, Power, Progress, Storage, Up, ceph, zookeeper_mode,
+};
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -66,6 +69,12 @@ pub(crate) enum Command {
     },
     /// End all partitions
     Heal,
+    /// Pass connections on to the API; started by `up`
+    #[command(hide = true)]
+    Forward {
+        /// Where to write the port that was free
+        port_file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -137,6 +146,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
             }
         }
         Command::Heal => Lab::attach()?.heal()?,
+        Command::Forward { port_file } => pvc_lab::forward::serve(&port_file)?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -154,6 +164,7 @@ fn up(arguments: &UpArguments) -> Result<()> {
         } else {
             Storage::Ceph
         },
+        xtask: None,
     };
     match Lab::up(&options, &mut lines)? {
         Up::Built(lab) => {
@@ -198,6 +209,10 @@ fn power(node: &Node, switch: Switch, no_wait: bool) -> Result<&'static str> {
     })
 }
 
+fn is_well(node: &Node) -> bool {
+    node.power() == Power::On && !node.is_frozen()
+}
+
 #[expect(clippy::print_stdout, reason = "status is what is asked for")]
 fn status(lab: &Lab) -> Result<()> {
     for node in lab.nodes() {
@@ -218,6 +233,18 @@ fn status(lab: &Lab) -> Result<()> {
         };
         println!("{id}  {}  {condition}", Network::Cluster.node_v4(id));
     }
+    if let (Storage::Ceph, Some(node)) = (lab.state().storage, lab.nodes().iter().find(|node| is_well(node)))
+    {
+        println!(
+            "Ceph {}",
+            ceph::health(node).unwrap_or_else(|| "does not answer".to_owned())
+        );
+    }
+    println!(
+        "API {} (token in {})",
+        lab.state().api_url,
+        lab.folder().join("lab.json").display()
+    );
     for cut in lab.cuts()? {
         println!("cut: {cut}");
     }

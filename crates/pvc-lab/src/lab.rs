@@ -12,9 +12,10 @@ use crate::network::{self, Carrier};
 use crate::node::{Node, Power};
 use crate::process::{Background, Output, wait_for};
 use crate::progress::Progress;
+use crate::service::Tool;
 use crate::state::{Folder, Lock, Phase, State, Storage, write_file};
 use crate::topology::{COORDINATORS, MAX_NODES, Network, NodeId};
-use crate::{base, host, node, zookeeper};
+use crate::{base, bmc, ceph, forward, host, libvirt, node, zookeeper};
 
 /// What `up` builds.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct Options {
     pub nodes: u8,
     /// Whether with Ceph.
     pub storage: Storage,
+    /// The program `xtask`, which BMCs and forwarder call; none: the one that is running, or the one built beside it.
+    pub xtask: Option<PathBuf>,
 }
 
 impl Default for Options {
@@ -30,6 +33,7 @@ impl Default for Options {
         Options {
             nodes: COORDINATORS,
             storage: Storage::Ceph,
+            xtask: None,
         }
     }
 }
@@ -82,27 +86,56 @@ impl Lab {
         let state = State::new(base, NodeId::first(options.nodes), options.storage)?;
         state.write(&folder)?;
         let mut lab = Lab::from_state(folder, state)?;
-        lab.build(progress)?;
+        lab.build(options, progress)?;
         Ok(Up::Built(lab))
     }
 
-    fn build(&mut self, progress: &mut dyn Progress) -> Result<()> {
-        progress.step("making the switch");
+    fn build(&mut self, options: &Options, progress: &mut dyn Progress) -> Result<()> {
+        progress.step("making the switch, the BMCs and the way to the API");
         network::create(&self.state.nodes)?;
-        write_file(&self.folder.share().join("network-up"), 0o755, node::NETWORK_UP)?;
+        let tool = Tool::install(&self.folder, options.xtask.as_deref())?;
+        self.state.api_port = forward::start(&self.folder, &tool)?;
+        self.state.api_url = format!("http://127.0.0.1:{}", self.state.api_port);
+        self.state.write(&self.folder)?;
+
         let names: Vec<String> = self.nodes.iter().map(Node::name).collect();
         progress.step(&format!("booting {}", names.join(", ")));
+        self.install_nodes()?;
+        self.power_on_all()?;
+        // Not before the nodes are on: what asks for their power must not find them off.
+        bmc::start(&self.folder, &self.state, &self.nodes, &tool)?;
+        progress.step("waiting for ZooKeeper");
+        zookeeper::wait_ready(&self.coordinators())?;
+        if let (Storage::Ceph, Some(first)) = (self.state.storage, self.nodes.first()) {
+            progress.step("waiting for Ceph");
+            ceph::wait_ready(first, &self.state)?;
+        }
+        progress.step("waiting for libvirt");
+        libvirt::wait_ready(&self.nodes)?;
+        self.state.phase = Phase::Ready;
+        self.state.write(&self.folder)
+    }
+
+    /// Writes everything that makes a node this node; none of them has run yet.
+    fn install_nodes(&self) -> Result<()> {
+        let share = self.folder.share();
+        write_file(&share.join("network-up"), 0o755, node::NETWORK_UP)?;
+        write_file(&share.join("ceph-prepare"), 0o755, ceph::PREPARE)?;
+        let keys = match self.state.storage {
+            Storage::Ceph => Some(ceph::Keys::new(&self.state)?),
+            Storage::None => None,
+        };
         for node in &self.nodes {
             node.create(&self.state)?;
             if node.id().is_coordinator() {
                 zookeeper::install(node, &self.state)?;
             }
+            if let Some(keys) = &keys {
+                ceph::install(node, &self.state, keys)?;
+            }
+            libvirt::install(node, &self.state, keys.as_ref().map(ceph::Keys::libvirt))?;
         }
-        self.power_on_all()?;
-        progress.step("waiting for ZooKeeper");
-        zookeeper::wait_ready(&self.coordinators())?;
-        self.state.phase = Phase::Ready;
-        self.state.write(&self.folder)
+        Ok(())
     }
 
     /// Nodes boot side by side: most of a boot is waiting.
@@ -267,6 +300,28 @@ impl Lab {
     /// If it cannot be started.
     pub fn switch_spawn<S: AsRef<str>>(&self, argv: &[S]) -> Result<Background> {
         network::in_switch(argv).spawn(std::process::Stdio::piped())
+    }
+
+    /// Ends the BMC of a node, as if it had lost power together with its server.
+    ///
+    /// # Errors
+    /// If its process does not end.
+    pub fn kill_bmc(&self, node: &str) -> Result<()> {
+        bmc::stop(self.node(node)?)
+    }
+
+    /// Starts the BMCs that do not run.
+    ///
+    /// # Errors
+    /// If one does not come up.
+    pub fn start_bmcs(&self) -> Result<()> {
+        let mut dead = Vec::new();
+        for node in &self.nodes {
+            if !bmc::is_running(node)? {
+                dead.push(node.clone());
+            }
+        }
+        bmc::start(&self.folder, &self.state, &dead, &Tool::installed(&self.folder))
     }
 
     /// Waits until `condition` holds, looking every 20 ms.

@@ -36,13 +36,18 @@
 )]
 
 mod base;
+mod bmc;
+pub mod ceph;
 mod cgroup;
+pub mod forward;
 mod host;
 mod lab;
+mod libvirt;
 mod network;
 mod node;
 mod process;
 mod progress;
+mod service;
 mod state;
 pub mod topology;
 mod zookeeper;

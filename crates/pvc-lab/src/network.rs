@@ -12,9 +12,9 @@ use crate::process::{Run, run};
 use crate::topology::{Network, NodeId, PREFIX_V4, PREFIX_V6};
 
 /// Name of the namespace.
-pub(crate) const SWITCH: &str = "pvc-lab";
+const SWITCH: &str = "pvc-lab";
 /// Where `ip netns` keeps it.
-const SWITCH_PATH: &str = "/run/netns/pvc-lab";
+pub(crate) const SWITCH_PATH: &str = "/run/netns/pvc-lab";
 /// The nft table that holds all partitions; without it everything is connected.
 const PARTITION: &str = "pvc_lab_partition";
 
@@ -26,10 +26,18 @@ pub(crate) fn exists() -> bool {
 
 /// A program inside the switch's network.
 pub(crate) fn in_switch<S: AsRef<str>>(argv: &[S]) -> Run {
-    let net = format!("--net={SWITCH_PATH}");
-    let mut all = vec!["nsenter", &net, "--"];
-    all.extend(argv.iter().map(AsRef::as_ref));
-    run(&all)
+    run(&switch_argv(argv))
+}
+
+/// The words that run a program inside the switch's network.
+pub(crate) fn switch_argv<S: AsRef<str>>(argv: &[S]) -> Vec<String> {
+    let mut all = vec![
+        "nsenter".to_owned(),
+        format!("--net={SWITCH_PATH}"),
+        "--".to_owned(),
+    ];
+    all.extend(argv.iter().map(|word| word.as_ref().to_owned()));
+    all
 }
 
 /// Makes the switch with the addresses that live in it: the upstream gateway and the BMCs.

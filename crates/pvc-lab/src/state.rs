@@ -54,6 +54,11 @@ impl Folder {
         self.cluster().join("share")
     }
 
+    /// Programs the lab needs for itself while it runs: forwarder, BMCs and their way back to us.
+    pub(crate) fn tools(&self) -> PathBuf {
+        self.cluster().join("tools")
+    }
+
     pub(crate) fn state_file(&self) -> PathBuf {
         self.cluster().join("lab.json")
     }

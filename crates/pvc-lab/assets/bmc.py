@@ -1,0 +1,71 @@
+"""A BMC for one lab node: IPMI over LAN (RMCP+) on ADDRESS, port 623; power commands really switch the node.
+
+usage: bmc.py ADDRESS NODE LAB      the password of user admin is in the environment: PVC_LAB_BMC_PASSWORD
+LAB is the lab's program: `LAB lab power NODE status|on|off|cycle|soft`; status prints on or off.
+"""
+
+import os
+import subprocess
+import sys
+
+from pyghmi.ipmi import bmc
+
+ADDRESS, NODE, LAB = sys.argv[1:4]
+PORT = 623
+USER = "admin"
+# The longest is a boot until the node's first process runs.
+DEADLINE_SECONDS = 30
+NOT_SUPPORTED_IN_PRESENT_STATE = 0xD5
+UNSPECIFIED_ERROR = 0xFF
+
+
+def lab(verb):
+    """Carries out a power command; gives what it printed, or None if it failed."""
+    try:
+        done = subprocess.run(
+            [LAB, "lab", "power", NODE, verb, "--no-wait"],
+            stdout=subprocess.PIPE,
+            timeout=DEADLINE_SECONDS,
+            text=True,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        print(f"{NODE}: {verb}: {error}", file=sys.stderr, flush=True)
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+def change(verb):
+    # Only a command that was carried out is acknowledged: fencing takes the answer as a proof.
+    return None if lab(verb) is not None else UNSPECIFIED_ERROR
+
+
+class NodeBmc(bmc.Bmc):
+    def get_power_state(self):
+        state = lab("status")
+        if state not in ("on", "off"):
+            raise RuntimeError(f"the power of {NODE} is not known")
+        return state
+
+    def power_on(self):
+        return change("on")
+
+    def power_off(self):
+        return change("off")
+
+    def power_reset(self):
+        return self.power_cycle()
+
+    def power_cycle(self):
+        if lab("status") == "off":
+            return NOT_SUPPORTED_IN_PRESENT_STATE
+        return change("cycle")
+
+    def power_shutdown(self):
+        return change("soft")
+
+    def get_boot_device(self):
+        return "default"
+
+
+# pyghmi opens an IPv6 socket: an IPv4 address has to be written as one of IPv6.
+NodeBmc({USER: os.environ["PVC_LAB_BMC_PASSWORD"]}, address=f"::ffff:{ADDRESS}", port=PORT).listen()
