@@ -3,6 +3,7 @@
 //! * [`store`]: the coordination store behind one trait, with two implementations (ZooKeeper and in memory).
 //! * [`clock`]: the boot clock and waiting, behind one trait.
 //! * [`command`]: programs of the host, behind one trait, with deadlines.
+//! * [`lock`]: exclusive locks over the store.
 //! * [`keys`]: the store's typed keys and how their values are written.
 //! * [`config`]: the configuration file, checked.
 //! * [`secret`]: texts that must not be shown.
@@ -11,6 +12,7 @@ pub mod clock;
 pub mod command;
 pub mod config;
 pub mod keys;
+pub mod lock;
 pub mod pause;
 pub mod secret;
 pub mod store;

@@ -13,6 +13,8 @@
 
 use std::future::Future;
 
+mod limits;
+pub mod memory;
 mod typed;
 
 pub use pvc_core::ids::ZnodeVersion;
@@ -47,10 +49,11 @@ pub enum SessionState {
 /// Why a call did not do what it was asked.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The znode that was to be changed or checked does not exist. Nothing was written.
+    /// The znode that was to be changed or checked, or the parent of the one to be created, does not exist. Nothing
+    /// was written.
     #[error("{path} does not exist")]
     NoNode {
-        /// Its path.
+        /// The path that does not exist.
         path: String,
         /// Its place in the transaction, from 0.
         index: usize,
@@ -311,6 +314,12 @@ pub trait Store: Clone + Send + Sync + 'static {
         prefix: &str,
         data: &[u8],
     ) -> impl Future<Output = Result<String, StoreError>> + Send;
+
+    /// Deletes the ephemeral znodes of this client whose path begins with `prefix`, beside the caller and as soon as
+    /// the connection allows: the clean-up of a contender whose creation or deletion has no known outcome. Gives up,
+    /// with a warning in the log, when it cannot be done before the session would have ended anyway. The prefix must
+    /// be unique to the caller.
+    fn withdraw_ephemeral(&self, prefix: &str);
 
     /// Watches `path` and everything below it. The watch survives reconnections and new sessions.
     fn watch_tree(&self, path: &str) -> Self::Watch;
