@@ -8,6 +8,7 @@
 //! * [`config`]: the configuration file, checked.
 //! * [`secret`]: texts that must not be shown.
 //! * [`pause`]: points at which a test can hold a daemon.
+//! * [`telemetry`]: logging that never makes anyone wait.
 pub mod clock;
 pub mod command;
 pub mod config;
@@ -16,3 +17,4 @@ pub mod lock;
 pub mod pause;
 pub mod secret;
 pub mod store;
+pub mod telemetry;
