@@ -4,7 +4,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use pvc_core::ids::{BootId, Incarnation, InvalidId, MachineId, NodeName};
+use pvc_core::ids::{BootId, Incarnation, InvalidId, MachineId};
 use rustix::fs::{FlockOperation, flock};
 
 /// Names another file for the boot id: for nodes that share one kernel.
@@ -97,16 +97,6 @@ pub fn begin_life(files: &IdentityFiles) -> Result<Life, IdentityError> {
         },
         _lock: lock,
     })
-}
-
-/// This host's short name.
-///
-/// # Errors
-/// [`InvalidId`] if its host name is not one that a node can have.
-pub fn node_name() -> Result<NodeName, InvalidId> {
-    let uname = rustix::system::uname();
-    let name = uname.nodename().to_string_lossy();
-    NodeName::new(name.split('.').next().unwrap_or_default())
 }
 
 fn read(path: &Path) -> Result<String, IdentityError> {

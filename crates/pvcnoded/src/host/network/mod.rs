@@ -16,6 +16,7 @@
 //! A host that is frozen exactly there sets the address when it wakes up, reads the clock right after, and takes it
 //! off again. Only frozen a second time, between these two, it would hold the address: until the kernel drops it.
 
+mod bridges;
 mod connections;
 #[cfg(test)]
 mod tests;
@@ -23,6 +24,7 @@ mod tests;
 use std::io;
 use std::net::IpAddr;
 
+pub use bridges::ensure_bridges;
 use netlink_packet_core::{NLM_F_CREATE, NLM_F_REPLACE};
 use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressProtocol, AddressScope,
