@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, Subcommand, ValueEnum};
 use pvc_lab::{
-    Changed, Lab, Lines, Network, Node, Options, Power, Progress, Storage, Up, ceph, zookeeper_mode,
+    Changed, Lab, Lines, Network, Node, Options, Power, Progress, Storage, Up, ceph, guest, zookeeper_mode,
 };
 
 #[derive(Debug, Subcommand)]
@@ -69,6 +69,14 @@ pub(crate) enum Command {
     },
     /// End all partitions
     Heal,
+    /// Make the volume of a guest and print its XML, for `pvc vm define`
+    Guest {
+        /// Name of the guest
+        name: String,
+        /// A guest in one boot sector instead of a small Linux
+        #[arg(long)]
+        tiny: bool,
+    },
     /// Pass connections on to the API; started by `up`
     #[command(hide = true)]
     Forward {
@@ -146,6 +154,14 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
             }
         }
         Command::Heal => Lab::attach()?.heal()?,
+        Command::Guest { name, tiny } => {
+            let kind = if tiny {
+                guest::Kind::Tiny
+            } else {
+                guest::Kind::Demo
+            };
+            print!("{}", Lab::attach()?.make_guest(kind, &name)?.xml);
+        }
         Command::Forward { port_file } => pvc_lab::forward::serve(&port_file)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -15,7 +15,7 @@ use crate::progress::Progress;
 use crate::service::Tool;
 use crate::state::{Folder, Lock, Phase, State, Storage, write_file};
 use crate::topology::{COORDINATORS, MAX_NODES, Network, NodeId};
-use crate::{base, bmc, ceph, forward, host, libvirt, node, zookeeper};
+use crate::{base, bmc, ceph, forward, guest, host, libvirt, node, zookeeper};
 
 /// What `up` builds.
 #[derive(Debug, Clone)]
@@ -106,14 +106,35 @@ impl Lab {
         bmc::start(&self.folder, &self.state, &self.nodes, &tool)?;
         progress.step("waiting for ZooKeeper");
         zookeeper::wait_ready(&self.coordinators())?;
-        if let (Storage::Ceph, Some(first)) = (self.state.storage, self.nodes.first()) {
-            progress.step("waiting for Ceph");
-            ceph::wait_ready(first, &self.state)?;
+        if let (Storage::Ceph, [first, second, ..]) = (self.state.storage, self.nodes.as_slice()) {
+            progress.step("waiting for Ceph, trying whether KVM works here");
+            self.state.accelerator = thread::scope(|scope| {
+                let probe = scope.spawn(|| guest::detect_accelerator(second));
+                ceph::wait_ready(first, &self.state)?;
+                probe
+                    .join()
+                    .unwrap_or_else(|_| bail!("the thread that tries KVM ended early"))
+            })?;
         }
         progress.step("waiting for libvirt");
         libvirt::wait_ready(&self.nodes)?;
         self.state.phase = Phase::Ready;
         self.state.write(&self.folder)
+    }
+
+    /// Makes the volume of a guest, unless it is there, and its XML.
+    ///
+    /// # Errors
+    /// If Ceph refuses, or if no node is on.
+    pub fn make_guest(&self, kind: guest::Kind, name: &str) -> Result<guest::Guest> {
+        let Some(node) = self
+            .nodes
+            .iter()
+            .find(|node| node.power() == Power::On && !node.is_frozen())
+        else {
+            bail!("no node is on");
+        };
+        guest::make(node, &self.state, kind, name)
     }
 
     /// Writes everything that makes a node this node; none of them has run yet.

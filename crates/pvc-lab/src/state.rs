@@ -88,6 +88,8 @@ pub struct State {
     pub nodes: Vec<NodeId>,
     /// Whether there is a Ceph cluster.
     pub storage: Storage,
+    /// What runs guests.
+    pub accelerator: Accelerator,
     /// Id of the Ceph cluster.
     pub ceph_fsid: String,
     /// Id of libvirt's secret with the key of `client.libvirt`.
@@ -123,6 +125,16 @@ pub enum Storage {
     None,
 }
 
+/// What runs guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accelerator {
+    /// The processor.
+    Kvm,
+    /// QEMU's own emulation: slower, but it works inside virtual machines.
+    Tcg,
+}
+
 impl State {
     /// A lab that is about to be built, with fresh secrets.
     pub(crate) fn new(base: PathBuf, nodes: Vec<NodeId>, storage: Storage) -> Result<State> {
@@ -132,6 +144,7 @@ impl State {
             base,
             nodes,
             storage,
+            accelerator: Accelerator::Tcg,
             ceph_fsid: random_uuid()?,
             secret_uuid: random_uuid()?,
             api_url: String::new(),
