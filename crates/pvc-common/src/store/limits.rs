@@ -2,9 +2,9 @@
 
 use super::{Op, StoreError, Txn};
 
-/// The most bytes that one transaction may carry. ZooKeeper drops the connection of a client that sends a request over
+/// The most bytes that one request may carry. ZooKeeper drops the connection of a client that sends a request over
 /// 1 MiB, which would look like an unknown outcome.
-const MAX_TXN_BYTES: usize = 1_000_000;
+const MAX_REQUEST_BYTES: usize = 1_000_000;
 
 /// Room for the paths and headers of one operation, beside its data.
 const OP_OVERHEAD: usize = 128;
@@ -30,9 +30,20 @@ pub(super) fn check_txn(txn: &Txn) -> Result<(), StoreError> {
         }
         bytes += path.len() + data + OP_OVERHEAD;
     }
-    if bytes > MAX_TXN_BYTES {
+    check_bytes(bytes)
+}
+
+/// Refuses a multi-read that is too large to be sent, or that asks for what is not a path.
+pub(super) fn check_paths(paths: &[String]) -> Result<(), StoreError> {
+    paths.iter().try_for_each(|path| check_path(path))?;
+    check_bytes(paths.iter().map(|path| path.len() + OP_OVERHEAD).sum())
+}
+
+/// Refuses a request of that size if it is too large.
+pub(super) fn check_bytes(bytes: usize) -> Result<(), StoreError> {
+    if bytes > MAX_REQUEST_BYTES {
         return Err(refused(format!(
-            "a transaction of {bytes} bytes is larger than {MAX_TXN_BYTES}"
+            "a request of {bytes} bytes is larger than {MAX_REQUEST_BYTES}"
         )));
     }
     Ok(())

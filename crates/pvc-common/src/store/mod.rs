@@ -16,6 +16,7 @@ use std::future::Future;
 mod limits;
 pub mod memory;
 mod typed;
+pub mod zookeeper;
 
 pub use pvc_core::ids::ZnodeVersion;
 pub use typed::{ReadError, StoreExt, Versioned};
@@ -280,10 +281,11 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// [`StoreError::Unavailable`] or [`StoreError::SessionExpired`].
     fn read(&self, path: &str) -> impl Future<Output = Result<Option<Znode>, StoreError>> + Send;
 
-    /// The znodes at `paths`, in their order, all as of one moment (one multi-read).
+    /// The znodes at `paths`, in their order, all as of one moment (one multi-read). A request may carry a megabyte:
+    /// some 5,000 paths.
     ///
     /// # Errors
-    /// As [`Store::read`].
+    /// As [`Store::read`]; [`StoreError::Refused`] for too many paths at once.
     fn read_many(
         &self,
         paths: &[String],

@@ -19,6 +19,9 @@ pub struct Versioned<T> {
     pub modified: Zxid,
 }
 
+/// How many znodes of a tree are read at once, so that a request stays far below its limit of a megabyte.
+const READ_AT_ONCE: usize = 1000;
+
 /// Why a value could not be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {
@@ -153,7 +156,10 @@ pub trait StoreExt: Store {
             let mut tree = Vec::new();
             let mut level = vec![root];
             while !level.is_empty() {
-                let znodes = self.read_many(&level).await?;
+                let mut znodes = Vec::with_capacity(level.len());
+                for part in level.chunks(READ_AT_ONCE) {
+                    znodes.extend(self.read_many(part).await?);
+                }
                 let mut next = Vec::new();
                 for (path, znode) in level.into_iter().zip(znodes) {
                     let Some(znode) = znode else { continue };

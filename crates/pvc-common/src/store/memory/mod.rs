@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-use super::limits::{check_path, check_txn};
+use super::limits::{check_bytes, check_path, check_paths, check_txn};
 use super::{Applied, SessionState, Store, StoreError, Txn, Watch, Znode};
 
 mod tree;
@@ -243,7 +243,7 @@ impl Store for MemoryStore {
     }
 
     async fn read_many(&self, paths: &[String]) -> Result<Vec<Option<Znode>>, StoreError> {
-        paths.iter().try_for_each(|path| check_path(path))?;
+        check_paths(paths)?;
         let state = lock(&self.state);
         let tree = state.view(self.client)?;
         Ok(paths.iter().map(|path| tree.read(path)).collect())
@@ -272,6 +272,7 @@ impl Store for MemoryStore {
 
     async fn create_ephemeral_sequential(&self, prefix: &str, data: &[u8]) -> Result<String, StoreError> {
         check_path(prefix)?;
+        check_bytes(prefix.len() + data.len())?;
         let mut state = lock(&self.state);
         match state.gate(self.client)? {
             Gate::Open => state.create_sequential(self.client, prefix, data),

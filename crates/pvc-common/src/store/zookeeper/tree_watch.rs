@@ -1,0 +1,79 @@
+//! Watches of subtrees, kept over connections and sessions.
+
+use std::time::Duration;
+
+use tokio::sync::watch;
+use zookeeper_client as zk;
+
+use super::session::{Current, connected};
+use crate::clock::{Clock, HostClock};
+use crate::store::Watch;
+
+/// Pause before a watch that could not be set is tried again.
+const SET_AGAIN: Duration = Duration::from_millis(200);
+
+/// A watch of a [`ZooKeeperStore`](super::ZooKeeperStore).
+#[derive(Debug)]
+pub struct ZooKeeperWatch {
+    hints: watch::Receiver<u64>,
+}
+
+impl ZooKeeperWatch {
+    pub(super) fn start(current: watch::Receiver<Current>, path: &str, deadline: Duration) -> ZooKeeperWatch {
+        let (sender, hints) = watch::channel(0);
+        let path = path.to_owned();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = follow(current, &path, deadline, &sender) => {}
+                () = sender.closed() => {}
+            }
+        });
+        ZooKeeperWatch { hints }
+    }
+}
+
+impl Watch for ZooKeeperWatch {
+    async fn changed(&mut self) {
+        if self.hints.changed().await.is_err() {
+            // The runtime is shutting down.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Sets the watch in one session after another. Events are counted, not kept, so a slow reader costs nothing.
+async fn follow(
+    current: watch::Receiver<Current>,
+    path: &str,
+    deadline: Duration,
+    hints: &watch::Sender<u64>,
+) {
+    loop {
+        let client = connected(current.clone()).await;
+        let set = client.watch(path, zk::AddWatchMode::PersistentRecursive);
+        match HostClock.timeout(deadline, set).await {
+            Some(Ok(mut watcher)) => {
+                // What happened before it was set went unseen.
+                hint(hints);
+                // The library panics when a watcher is asked again after the session's last event.
+                while !is_last(&watcher.changed().await) {
+                    hint(hints);
+                }
+                hint(hints);
+            }
+            Some(Err(error)) => {
+                tracing::debug!(path, %error, "watch could not be set");
+                HostClock.sleep(SET_AGAIN).await;
+            }
+            None => tracing::debug!(path, "watch could not be set in time"),
+        }
+    }
+}
+
+fn is_last(event: &zk::WatchedEvent) -> bool {
+    event.event_type == zk::EventType::Session && event.session_state.is_terminated()
+}
+
+fn hint(hints: &watch::Sender<u64>) {
+    hints.send_modify(|count| *count += 1);
+}
