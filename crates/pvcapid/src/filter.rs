@@ -20,22 +20,14 @@ impl NameFilter {
         };
         let before = if limit.starts_with('^') { "" } else { ".*" };
         let after = if limit.ends_with('$') { "" } else { ".*" };
-        RegexBuilder::new(&format!("^(?:{before}{limit}{after})$"))
+        RegexBuilder::new(&format!("^(?:{before}(?:{limit}){after})$"))
             .size_limit(SIZE_LIMIT)
             .build()
             .map(|regex| Some(NameFilter(regex)))
             .map_err(|error| {
-                let reason = match error {
-                    regex::Error::CompiledTooBig(_) => "it is too large".to_owned(),
-                    // The error quotes the expression over several lines; its last line says what is wrong.
-                    other => other
-                        .to_string()
-                        .lines()
-                        .last()
-                        .unwrap_or_default()
-                        .trim()
-                        .to_owned(),
-                };
+                // A syntax error quotes the expression over several lines; the last one says what is wrong.
+                let text = error.to_string();
+                let reason = text.lines().last().unwrap_or_default().trim();
                 ApiError::invalid(
                     "limit",
                     format!("{limit:?} is not a regular expression: {reason}"),

@@ -3,6 +3,7 @@
 //! Stateless: it runs on every coordinator all the time, and whichever of them has the floating address answers. What
 //! a request needs is read from the coordination store; what it changes is one transaction there.
 //!
+//! * [`daemon`] - from the configuration to a server that runs until it is told to stop.
 //! * [`server`] - sockets, TLS, limits.
 //! * `request` - identity, log line and token check of each request; [`auth`] the comparison of tokens.
 //! * `routes` - the table of routes and the handlers.
@@ -11,6 +12,7 @@
 //! * [`openapi`] - the description for programs.
 pub mod app;
 pub mod auth;
+pub mod daemon;
 pub mod error;
 mod extract;
 mod filter;

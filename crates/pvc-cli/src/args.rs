@@ -1,0 +1,421 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::output::{Format, formats};
+
+/// Manage a Parallel Virtual Cluster.
+#[derive(Debug, Parser)]
+#[command(name = "pvc", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command; they stand before it.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The connection to use; 'local' on a node if none is named
+    #[arg(short, long, env = "PVC_CONNECTION", value_name = "NAME")]
+    pub(crate) connection: Option<String>,
+    /// Use the API at this URL rather than a connection; its token is taken from PVC_API_KEY or --api-key-file
+    #[arg(long, env = "PVC_URL", value_name = "URL", conflicts_with = "connection")]
+    pub(crate) url: Option<String>,
+    /// Read the token for --url from this file (- for standard input)
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub(crate) api_key_file: Option<PathBuf>,
+    /// Say more
+    #[arg(short = 'v', long, env = "PVC_DEBUG", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub(crate) debug: bool,
+    /// Do not say which connection is used
+    #[arg(short, long, env = "PVC_QUIET", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub(crate) quiet: bool,
+    /// Say nothing but what was asked for and errors
+    #[arg(short, long, env = "PVC_SILENT", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub(crate) silent: bool,
+    /// Ask nothing: take every question as confirmed
+    #[arg(short, long, env = "PVC_UNSAFE", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub(crate) r#unsafe: bool,
+    /// Use colours even where there is no terminal
+    #[arg(long, visible_alias = "color", env = "PVC_COLOUR", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub(crate) colour: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Saved connections to clusters
+    #[command(subcommand)]
+    Connection(ConnectionCommand),
+    /// The cluster as a whole
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Nodes
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Virtual machines
+    #[command(subcommand)]
+    Vm(VmCommand),
+    /// Print a script that completes commands in a shell
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConnectionCommand {
+    /// Save a connection
+    Add {
+        /// Its name
+        name: String,
+        /// In words
+        #[arg(short, long, default_value = "N/A")]
+        description: String,
+        /// Host name or address
+        #[arg(short, long)]
+        address: String,
+        /// Port
+        #[arg(short, long, default_value_t = pvc_api::DEFAULT_PORT)]
+        port: u16,
+        /// The token. Everybody on this machine can see it here: better use --api-key-file or PVC_API_KEY
+        #[arg(short = 'k', long)]
+        api_key: Option<String>,
+        /// Read the token from this file (- for standard input)
+        #[arg(long, value_name = "FILE", conflicts_with = "api_key")]
+        api_key_file: Option<PathBuf>,
+        /// Use HTTPS
+        #[arg(short, long)]
+        ssl: bool,
+        /// Use HTTP (this is so unless --ssl is given)
+        #[arg(short = 'S', long, overrides_with = "ssl")]
+        no_ssl: bool,
+    },
+    /// Forget a connection
+    Remove {
+        /// Its name
+        name: String,
+    },
+    /// List connections
+    List {
+        /// Show tokens
+        #[arg(short = 'k', long)]
+        show_keys: bool,
+        /// How to show them
+        #[arg(short, long, default_value = "pretty", value_parser = formats(&["pretty", "raw", "json", "json-pretty", "json-prometheus"]))]
+        format: Format,
+    },
+    /// Show how the cluster behind each connection is
+    Detail {
+        /// How to show them
+        #[arg(short, long, default_value = "pretty", value_parser = formats(&["pretty", "json", "json-pretty"]))]
+        format: Format,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Show how the cluster is
+    Status {
+        /// How to show it
+        #[arg(short, long, default_value = "pretty", value_parser = formats(&["pretty", "short", "json", "json-pretty"]))]
+        format: Format,
+    },
+    /// Maintenance: no node is fenced meanwhile
+    #[command(subcommand)]
+    Maintenance(MaintenanceCommand),
+}
+
+#[derive(Debug, Clone, Copy, Subcommand)]
+pub(crate) enum MaintenanceCommand {
+    /// Switch maintenance on
+    On,
+    /// Switch maintenance off
+    Off,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeCommand {
+    /// List nodes
+    List {
+        /// Only nodes whose name matches this regular expression
+        limit: Option<String>,
+        /// Only nodes whose agent is in this state (short: -ds)
+        #[arg(long)]
+        daemon_state: Option<String>,
+        /// Only nodes with this part in the primary role (short: -cs)
+        #[arg(long)]
+        coordinator_state: Option<String>,
+        /// Only nodes in this domain state (short: -vs)
+        #[arg(long)]
+        domain_state: Option<String>,
+        /// How to show them
+        #[arg(short, long, default_value = "pretty", value_parser = formats(&["pretty", "raw", "json", "json-pretty"]))]
+        format: Format,
+    },
+    /// Show a node
+    Info {
+        /// The node; this one if none is named
+        node: Option<String>,
+        /// How to show it
+        #[arg(short, long, default_value = "pretty", value_parser = formats(&["pretty", "long", "json", "json-pretty"]))]
+        format: Format,
+    },
+    /// Make a node primary
+    Primary {
+        /// The node; this one if none is named
+        node: Option<String>,
+        /// Wait until it is
+        #[arg(short, long)]
+        wait: bool,
+    },
+    /// Make a node give up the primary role
+    Secondary {
+        /// The node; this one if none is named
+        node: Option<String>,
+        /// Wait until it has
+        #[arg(short, long)]
+        wait: bool,
+    },
+    /// Exit with 0 if the node is primary, else with 1
+    IsPrimary {
+        /// The node; this one if none is named
+        node: Option<String>,
+    },
+}
+
+/// How a target node is chosen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Selector {
+    /// Most free memory
+    Mem,
+    /// Most memory not provisioned
+    Memprov,
+    /// Lowest load
+    Load,
+    /// Fewest vCPUs
+    Vcpus,
+    /// Fewest guests
+    Vms,
+    /// As the cluster does
+    None,
+}
+
+/// How a guest may be moved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Method {
+    /// Live if possible
+    None,
+    /// Live only
+    Live,
+    /// By shutdown and start
+    Shutdown,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum VmCommand {
+    /// List virtual machines
+    List {
+        /// Only those whose name matches this regular expression
+        limit: Option<String>,
+        /// Only those on this node
+        #[arg(short, long)]
+        target: Option<String>,
+        /// Only those in this state
+        #[arg(short, long)]
+        state: Option<String>,
+        /// Only those with this tag
+        #[arg(short = 'g', long)]
+        tag: Option<String>,
+        /// Those that node, state and tag do not fit
+        #[arg(short, long)]
+        negate: bool,
+        /// How to show them
+        #[arg(short, long, default_value = "pretty", value_parser = formats(&["pretty", "raw", "json", "json-pretty"]))]
+        format: Format,
+    },
+    /// Show a virtual machine
+    Info {
+        /// Name or UUID
+        domain: String,
+        /// How to show it
+        #[arg(short, long, default_value = "pretty", value_parser = formats(&["pretty", "long", "json", "json-pretty"]))]
+        format: Format,
+    },
+    /// Register a virtual machine
+    Define {
+        /// File with its libvirt XML (- for standard input)
+        vmconfig: PathBuf,
+        /// The node to put it on; chosen by the selector if none is named
+        #[arg(short, long)]
+        target: Option<String>,
+        /// The nodes that it may run on, separated by commas
+        #[arg(short, long)]
+        limit: Option<String>,
+        /// How a node is chosen
+        #[arg(short = 's', long, default_value = "none")]
+        node_selector: Selector,
+        /// Start it when its node becomes ready the next time
+        #[arg(short, long)]
+        autostart: bool,
+        /// Do not (this is so unless --autostart is given)
+        #[arg(short = 'A', long, overrides_with = "autostart")]
+        no_autostart: bool,
+        /// How it may be moved
+        #[arg(short, long, default_value = "none")]
+        method: Method,
+        /// How long it may pause at the end of a live migration, in milliseconds
+        #[arg(short = 'd', long, default_value_t = 300)]
+        max_downtime: u32,
+        /// A tag; may be given several times
+        #[arg(short = 'g', long)]
+        tag: Vec<String>,
+        /// A tag that can not be removed; may be given several times
+        #[arg(short = 'G', long)]
+        protected_tag: Vec<String>,
+    },
+    /// Replace the definition of a virtual machine
+    Modify {
+        /// Name or UUID
+        domain: String,
+        /// File with its new XML (- for standard input)
+        #[arg(required_unless_present = "editor")]
+        cfgfile: Option<PathBuf>,
+        /// Edit the present XML in $EDITOR
+        #[arg(short, long, conflicts_with = "cfgfile")]
+        editor: bool,
+        /// Restart it, so that the change applies now
+        #[arg(short, long)]
+        restart: bool,
+        /// Do not ask whether the change is right
+        #[arg(short = 'd', long)]
+        confirm_diff: bool,
+        /// Do not ask whether to restart
+        #[arg(short, long)]
+        confirm_restart: bool,
+        /// Ask nothing
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Start a virtual machine
+    Start {
+        /// Name or UUID
+        domain: String,
+        /// Even if it is a mirror of another cluster's
+        #[arg(long)]
+        force: bool,
+        /// Wait until it runs
+        #[arg(short, long)]
+        wait: bool,
+    },
+    /// Shut a virtual machine down and start it again
+    Restart {
+        /// Name or UUID
+        domain: String,
+        /// Wait until it has
+        #[arg(short, long)]
+        wait: bool,
+        /// Ask nothing
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Shut a virtual machine down
+    Shutdown {
+        /// Name or UUID
+        domain: String,
+        /// Wait until it has
+        #[arg(short, long)]
+        wait: bool,
+        /// Ask nothing
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Switch a virtual machine off
+    Stop {
+        /// Name or UUID
+        domain: String,
+        /// Even if it is a mirror of another cluster's
+        #[arg(long)]
+        force: bool,
+        /// Wait until it is
+        #[arg(short, long)]
+        wait: bool,
+        /// Ask nothing
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Shut a virtual machine down and keep it from being started or watched
+    Disable {
+        /// Name or UUID
+        domain: String,
+        /// Switch it off rather than shutting it down
+        #[arg(long)]
+        force: bool,
+        /// Ask nothing
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Unregister a virtual machine; its volumes are kept
+    Undefine {
+        /// Name or UUID
+        domain: String,
+        /// Ask nothing
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Print or save the XML of a virtual machine
+    Dump {
+        /// Name or UUID
+        domain: String,
+        /// Save it in this file
+        #[arg(short, long)]
+        file: Option<PathBuf>,
+    },
+}
+
+/// PVC 1.0.3 has short options of two letters, which the parser does not know: they become their long forms.
+pub(crate) fn expand(args: impl Iterator<Item = String>) -> Vec<String> {
+    let mut seen_node = false;
+    args.map(|arg| {
+        seen_node |= arg == "node";
+        match arg.as_str() {
+            "-ds" if seen_node => "--daemon-state".to_owned(),
+            "-cs" if seen_node => "--coordinator-state".to_owned(),
+            "-vs" if seen_node => "--domain-state".to_owned(),
+            _ => arg,
+        }
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn two_letter_options_of_the_reference_are_understood() {
+        let args = ["pvc", "node", "list", "-ds", "run", "-cs", "primary"];
+        let cli = Cli::try_parse_from(expand(args.iter().map(|arg| (*arg).to_owned()))).unwrap();
+        let Command::Node(NodeCommand::List {
+            daemon_state,
+            coordinator_state,
+            ..
+        }) = cli.command
+        else {
+            panic!("{cli:?}")
+        };
+        assert_eq!(daemon_state.as_deref(), Some("run"));
+        assert_eq!(coordinator_state.as_deref(), Some("primary"));
+    }
+}

@@ -1,0 +1,107 @@
+//! `pvc cluster`.
+
+use pvc_api::status::ClusterStatus;
+
+use crate::Session;
+use crate::args::{ClusterCommand, MaintenanceCommand};
+use crate::client::typed;
+use crate::error::Result;
+use crate::output::{self, Format, Lines};
+
+pub(crate) fn run(command: &ClusterCommand, session: &Session) -> Result<()> {
+    match command {
+        ClusterCommand::Status { format } => status(session, *format),
+        ClusterCommand::Maintenance(command) => {
+            let state = match command {
+                MaintenanceCommand::On => "true",
+                MaintenanceCommand::Off => "false",
+            };
+            session.say(&session.client.post("/status", &[("state", state)])?);
+            Ok(())
+        }
+    }
+}
+
+fn status(session: &Session, format: Format) -> Result<()> {
+    let value = session.client.get("/status", &[])?;
+    match format {
+        Format::Json | Format::JsonPretty => output::json(&value, format),
+        Format::Short => {
+            summary(&typed(value)?).print();
+            Ok(())
+        }
+        Format::Pretty | Format::Long | Format::Raw | Format::JsonPrometheus => {
+            let status: ClusterStatus = typed(value)?;
+            let mut lines = summary(&status);
+            details(&status, &mut lines);
+            lines.print();
+            Ok(())
+        }
+    }
+}
+
+fn summary(status: &ClusterStatus) -> Lines {
+    let mut lines = Lines::default();
+    lines.add("Cluster", &status.cluster_name);
+    lines.add("Health", output::health_text(&status.cluster_health.health));
+    for message in &status.cluster_health.messages {
+        lines.add("", format!("-{}%  {}", message.health_delta, message.text));
+    }
+    if status.maintenance == "true" {
+        lines.add("Maintenance", "\x1b[33mon\x1b[0m: no node is fenced");
+    }
+    lines.add("Primary node", &status.primary_node);
+    lines.add("PVC version", &status.pvc_version);
+    lines.add("Upstream IP", &status.upstream_ip);
+    lines
+}
+
+fn details(status: &ClusterStatus, lines: &mut Lines) {
+    lines.gap();
+    lines.add("Nodes", counts(&status.nodes));
+    lines.add("VMs", counts(&status.vms));
+    lines.add("Networks", status.networks);
+    lines.add("OSDs", counts(&status.osds));
+    lines.add("Pools", status.pools);
+    lines.add("Volumes", status.volumes);
+    lines.add("Snapshots", status.snapshots);
+    lines.gap();
+    let memory = &status.resources.memory;
+    lines.add(
+        "Memory",
+        format!(
+            "{} of {} used ({}%), {} allocated, {} provisioned",
+            output::mebibytes(memory.used),
+            output::mebibytes(memory.total),
+            memory.utilization,
+            output::mebibytes(memory.allocated),
+            output::mebibytes(memory.provisioned),
+        ),
+    );
+    let cpu = &status.resources.cpu;
+    lines.add(
+        "CPU",
+        format!(
+            "load {:.2} on {} CPUs ({}%), {} vCPUs allocated",
+            cpu.load, cpu.total, cpu.utilization, cpu.allocated
+        ),
+    );
+}
+
+/// The total, then each state with its number.
+fn counts(counts: &std::collections::BTreeMap<String, u64>) -> String {
+    let total = counts.get("total").copied().unwrap_or(0);
+    let parts: Vec<String> = counts
+        .iter()
+        .filter(|(word, _)| *word != "total")
+        .map(|(word, count)| {
+            let words: Vec<String> = word.split(',').map(output::painted).collect();
+            format!("{count} {}", words.join(","))
+        })
+        .collect();
+    if parts.is_empty() {
+        total.to_string()
+    } else {
+        format!("{total} ({})", parts.join(", "))
+    }
+}

@@ -1,0 +1,49 @@
+//! Asking before something is done that interrupts or removes.
+
+use std::io::{BufRead, IsTerminal, Write};
+
+use crate::error::{CliError, Result};
+
+/// Whether questions are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Asking {
+    /// They are.
+    Ask,
+    /// Everything is taken as confirmed.
+    Assume,
+}
+
+/// What was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answer {
+    /// Go on.
+    Yes,
+    /// Leave it.
+    No,
+}
+
+/// Asks `question`.
+pub(crate) fn confirm(question: &str, asking: Asking) -> Result<Answer> {
+    if asking == Asking::Assume {
+        return Ok(Answer::Yes);
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(CliError::usage(format!(
+            "{question} Nobody is there to answer: confirm with -y, or with -u for all questions"
+        )));
+    }
+    anstream::eprint!("{question} [y/N]: ");
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .map_err(|error| CliError::failure(format!("Can not read the answer: {error}")))?;
+    match answer.trim().to_ascii_lowercase().as_str() {
+        "y" | "yes" => Ok(Answer::Yes),
+        _ => {
+            anstream::eprintln!("Aborted.");
+            Ok(Answer::No)
+        }
+    }
+}

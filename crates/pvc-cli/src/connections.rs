@@ -1,0 +1,232 @@
+//! `pvc connection`.
+
+use std::env;
+
+use comfy_table::Cell;
+use pvc_api::status::ClusterStatus;
+use serde_json::json;
+
+use crate::args::{ConnectionCommand, Global};
+use crate::client::{Client, typed};
+use crate::connection::{self, Entry, LOCAL};
+use crate::error::{CliError, Exit, Result};
+use crate::output::{self, Format};
+
+pub(crate) fn run(command: &ConnectionCommand, global: &Global) -> Result<()> {
+    match command {
+        ConnectionCommand::Add {
+            name,
+            description,
+            address,
+            port,
+            api_key,
+            api_key_file,
+            ssl,
+            no_ssl: _,
+        } => {
+            let api_key = match (api_key, api_key_file) {
+                (Some(key), _) => {
+                    anstream::eprintln!(
+                        "Warning: a token on the command line can be read by everybody on this machine; next time \
+                         use --api-key-file or PVC_API_KEY"
+                    );
+                    Some(key.clone())
+                }
+                (None, Some(file)) => Some(connection::read_api_key(file)?),
+                (None, None) => env::var("PVC_API_KEY").ok().filter(|key| !key.is_empty()),
+            };
+            let entry = Entry::Remote {
+                description: description.clone(),
+                host: address.clone(),
+                port: *port,
+                scheme: if *ssl { "https" } else { "http" }.to_owned(),
+                api_key,
+            };
+            add(name, entry, global)
+        }
+        ConnectionCommand::Remove { name } => {
+            let mut stored = connection::load()?;
+            if stored.0.remove(name).is_none() {
+                return Err(CliError::new(
+                    Exit::NotFound,
+                    format!("There is no connection named {name:?}; see 'pvc connection list'"),
+                ));
+            }
+            connection::save(&stored)?;
+            say(global, &format!("Removed connection {name}"));
+            Ok(())
+        }
+        ConnectionCommand::List { show_keys, format } => list(*show_keys, *format),
+        ConnectionCommand::Detail { format } => detail(*format),
+    }
+}
+
+fn say(global: &Global, text: &str) {
+    if !global.silent {
+        output::line(text);
+    }
+}
+
+fn add(name: &str, entry: Entry, global: &Global) -> Result<()> {
+    if name == LOCAL {
+        return Err(CliError::usage(
+            "The connection 'local' is that of the node itself; choose another name",
+        ));
+    }
+    let mut stored = connection::load()?;
+    let known = stored.0.insert(name.to_owned(), entry).is_some();
+    connection::save(&stored)?;
+    let done = if known { "Replaced" } else { "Added" };
+    say(global, &format!("{done} connection {name}"));
+    Ok(())
+}
+
+/// A token whose length and shape can be seen, but not its letters.
+fn masked(key: &str) -> String {
+    key.chars()
+        .map(|c| if c.is_alphanumeric() { 'x' } else { c })
+        .collect()
+}
+
+fn list(show_keys: bool, format: Format) -> Result<()> {
+    let stored = connection::load()?;
+    let shown = |key: Option<&str>| match key {
+        None | Some("") => "N/A".to_owned(),
+        Some(key) if show_keys => key.to_owned(),
+        Some(key) => masked(key),
+    };
+    let mut rows = Vec::new();
+    for (name, entry) in &stored.0 {
+        // A connection that can not be used is shown all the same.
+        let row = match connection::resolve(name, entry) {
+            Ok(found) => json!({
+                "name": name,
+                "description": found.description,
+                "address": host_of(&found.url),
+                "port": port_of(&found.url),
+                "scheme": found.url.split("://").next().unwrap_or_default(),
+                "api_key": shown(found.api_key.as_deref()),
+            }),
+            Err(error) => json!({
+                "name": name,
+                "description": error.to_string(),
+                "address": "N/A", "port": 0, "scheme": "N/A", "api_key": "N/A",
+            }),
+        };
+        rows.push(row);
+    }
+    match format {
+        Format::Json | Format::JsonPretty => output::json(&rows, format),
+        Format::Raw => {
+            for name in stored.0.keys() {
+                output::line(name);
+            }
+            Ok(())
+        }
+        Format::JsonPrometheus => {
+            let targets: Vec<serde_json::Value> = rows
+                .iter()
+                .map(|row| {
+                    let address = row["address"].as_str().unwrap_or_default();
+                    json!({
+                        "targets": [format!("{address}:{}", row["port"])],
+                        "labels": {
+                            "pvc_cluster_name": row["name"],
+                            "pvc_cluster_description": row["description"],
+                        },
+                    })
+                })
+                .collect();
+            output::json(&targets, Format::JsonPretty)
+        }
+        Format::Pretty | Format::Short | Format::Long => {
+            let mut table = output::table(&["Name", "Description", "Address", "Port", "Scheme", "API key"]);
+            for row in &rows {
+                table.add_row(vec![
+                    text(&row["name"]),
+                    text(&row["description"]),
+                    text(&row["address"]),
+                    output::number(&row["port"]),
+                    text(&row["scheme"]),
+                    text(&row["api_key"]),
+                ]);
+            }
+            output::print_table(&table);
+            Ok(())
+        }
+    }
+}
+
+fn text(value: &serde_json::Value) -> Cell {
+    Cell::new(value.as_str().unwrap_or_default())
+}
+
+/// `host:port` of a URL that this program made.
+fn authority(url: &str) -> &str {
+    url.split("://")
+        .nth(1)
+        .and_then(|rest| rest.split('/').next())
+        .unwrap_or_default()
+}
+
+fn host_of(url: &str) -> &str {
+    authority(url).rsplit_once(':').map_or("", |(host, _)| host)
+}
+
+fn port_of(url: &str) -> u16 {
+    authority(url)
+        .rsplit_once(':')
+        .and_then(|(_, port)| port.parse().ok())
+        .unwrap_or(0)
+}
+
+fn detail(format: Format) -> Result<()> {
+    let stored = connection::load()?;
+    let mut found = Vec::new();
+    for (name, entry) in &stored.0 {
+        let status = connection::resolve(name, entry)
+            .and_then(|connection| Client::new(connection).get_once("/status", &[]));
+        found.push((name, status));
+    }
+    match format {
+        Format::Json | Format::JsonPretty => {
+            let rows: Vec<serde_json::Value> = found
+                .into_iter()
+                .map(|(name, status)| match status {
+                    Ok(status) => json!({"name": name, "status": status}),
+                    Err(error) => json!({"name": name, "error": error.to_string()}),
+                })
+                .collect();
+            output::json(&rows, format)
+        }
+        Format::Pretty | Format::Short | Format::Long | Format::Raw | Format::JsonPrometheus => {
+            let mut table =
+                output::table(&["Name", "Cluster", "Health", "Primary", "Version", "Nodes", "VMs"]);
+            for (name, status) in found {
+                let status: Result<ClusterStatus> = status.and_then(typed);
+                table.add_row(match status {
+                    Ok(status) => vec![
+                        Cell::new(name),
+                        Cell::new(&status.cluster_name),
+                        output::health_cell(&status.cluster_health.health),
+                        Cell::new(&status.primary_node),
+                        Cell::new(&status.pvc_version),
+                        output::number(status.nodes.get("total").copied().unwrap_or(0)),
+                        output::number(status.vms.get("total").copied().unwrap_or(0)),
+                    ],
+                    Err(error) => vec![
+                        Cell::new(name),
+                        Cell::new(if error.exit == Exit::Unreachable {
+                            "can not be reached".to_owned()
+                        } else {
+                            error.to_string()
+                        })
+                        .fg(comfy_table::Color::Red),
+                    ],
+                });
+            }
+            output::print_table(&table);
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Formats, tables, colours.
+//!
+//! Everything is written with colours; the streams take them out where nobody would see them (no terminal,
+//! `NO_COLOR`).
+
+use std::fmt::Display;
+use std::str::FromStr;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
+use serde::Serialize;
+
+use crate::error::{CliError, Result};
+
+/// How a command shows what it found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// Tables or labelled lines.
+    Pretty,
+    /// The same, condensed.
+    Short,
+    /// The same, with more detail.
+    Long,
+    /// Names, one a line.
+    Raw,
+    /// JSON in one line.
+    Json,
+    /// JSON, indented.
+    JsonPretty,
+    /// Prometheus' list of targets.
+    JsonPrometheus,
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Format, String> {
+        match text {
+            "pretty" => Ok(Format::Pretty),
+            "short" => Ok(Format::Short),
+            "long" => Ok(Format::Long),
+            "raw" => Ok(Format::Raw),
+            "json" => Ok(Format::Json),
+            "json-pretty" => Ok(Format::JsonPretty),
+            "json-prometheus" => Ok(Format::JsonPrometheus),
+            other => Err(format!("unknown format {other:?}")),
+        }
+    }
+}
+
+/// Takes the formats that a command knows.
+pub(crate) fn formats(known: &'static [&'static str]) -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(known).try_map(|text| text.parse::<Format>())
+}
+
+/// Prints a line to standard output.
+pub(crate) fn line(text: impl Display) {
+    anstream::println!("{text}");
+}
+
+/// Prints `value` as JSON.
+pub(crate) fn json(value: &impl Serialize, format: Format) -> Result<()> {
+    let text = if format == Format::JsonPretty {
+        serde_json::to_string_pretty(value)
+    } else {
+        serde_json::to_string(value)
+    };
+    line(text.map_err(|error| CliError::failure(format!("The reply can not be written as JSON: {error}")))?);
+    Ok(())
+}
+
+/// A table without lines, with that header.
+pub(crate) fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.enforce_styling();
+    table.set_header(
+        header
+            .iter()
+            .map(|title| Cell::new(title).add_attribute(Attribute::Bold))
+            .collect::<Vec<_>>(),
+    );
+    table
+}
+
+/// Prints a table.
+pub(crate) fn print_table(table: &Table) {
+    for row in table.lines() {
+        line(row.trim_end());
+    }
+}
+
+/// A cell with a number: flush right.
+pub(crate) fn number(value: impl Display) -> Cell {
+    Cell::new(value).set_alignment(CellAlignment::Right)
+}
+
+/// A cell with a word that says how something is.
+pub(crate) fn state(word: &str) -> Cell {
+    match colour_of(word) {
+        Some(colour) => Cell::new(word).fg(colour),
+        None => Cell::new(word),
+    }
+}
+
+/// Green is well, yellow is on the way, red wants a person.
+fn colour_of(word: &str) -> Option<Color> {
+    match word {
+        "run" | "primary" | "ready" | "start" | "up" => Some(Color::Green),
+        "init" | "shutdown" | "takeover" | "relinquish" | "flush" | "unflush" | "restart" | "migrate"
+        | "migrate-live" | "unmigrate" | "provision" | "import" | "restore" | "delete" => Some(Color::Yellow),
+        "stop" | "dead" | "fenced" | "flushed" | "fence-flush" | "fail" | "down" => Some(Color::Red),
+        "secondary" | "client" | "mirror" | "disable" => Some(Color::Blue),
+        _ => None,
+    }
+}
+
+/// The same word for a labelled line.
+pub(crate) fn painted(word: &str) -> String {
+    let code = match colour_of(word) {
+        Some(Color::Green) => "32",
+        Some(Color::Yellow) => "33",
+        Some(Color::Red) => "31",
+        Some(Color::Blue) => "34",
+        Some(_) | None => return word.to_owned(),
+    };
+    format!("\x1b[{code}m{word}\x1b[0m")
+}
+
+/// A health figure, coloured by how good it is.
+pub(crate) fn health(health: &pvc_api::node::Health) -> (String, Option<Color>) {
+    match health {
+        pvc_api::node::Health::Percent(percent) => {
+            let colour = match percent {
+                91..=u8::MAX => Color::Green,
+                51..=90 => Color::Yellow,
+                0..=50 => Color::Red,
+            };
+            (format!("{percent}%"), Some(colour))
+        }
+        pvc_api::node::Health::Unknown(text) => (text.clone(), None),
+    }
+}
+
+/// A health figure as a cell.
+pub(crate) fn health_cell(value: &pvc_api::node::Health) -> Cell {
+    let (text, colour) = health(value);
+    let cell = number(text);
+    match colour {
+        Some(colour) => cell.fg(colour),
+        None => cell,
+    }
+}
+
+/// A health figure for a labelled line.
+pub(crate) fn health_text(value: &pvc_api::node::Health) -> String {
+    let (text, colour) = health(value);
+    match colour {
+        Some(Color::Green) => format!("\x1b[32m{text}\x1b[0m"),
+        Some(Color::Yellow) => format!("\x1b[33m{text}\x1b[0m"),
+        Some(_) => format!("\x1b[31m{text}\x1b[0m"),
+        None => text,
+    }
+}
+
+/// Labelled lines, their values aligned.
+#[derive(Debug, Default)]
+pub(crate) struct Lines(Vec<(String, String)>);
+
+impl Lines {
+    /// One more line. A value of several lines is put below itself.
+    pub(crate) fn add(&mut self, label: &str, value: impl Display) -> &mut Lines {
+        self.0.push((label.to_owned(), value.to_string()));
+        self
+    }
+
+    /// An empty line.
+    pub(crate) fn gap(&mut self) -> &mut Lines {
+        self.0.push((String::new(), String::new()));
+        self
+    }
+
+    /// Prints them.
+    pub(crate) fn print(&self) {
+        let width = self
+            .0
+            .iter()
+            .map(|(label, _)| label.chars().count())
+            .max()
+            .unwrap_or(0)
+            + 1;
+        for (label, value) in &self.0 {
+            let mut rows = value.lines();
+            let first = rows.next().unwrap_or_default();
+            let shown = if label.is_empty() {
+                String::new()
+            } else {
+                format!("{label}:")
+            };
+            line(format!("\x1b[1m{shown:<width$}\x1b[0m {first}").trim_end());
+            for row in rows {
+                line(format!("{:<width$} {row}", ""));
+            }
+        }
+    }
+}
+
+/// Bytes in the largest unit that leaves at least one digit before the point.
+pub(crate) fn bytes(count: u64) -> String {
+    scaled(count, &["B", "K", "M", "G", "T", "P"])
+}
+
+/// MiB in the largest unit that leaves at least one digit before the point.
+pub(crate) fn mebibytes(count: u64) -> String {
+    scaled(count, &["M", "G", "T", "P"])
+}
+
+/// Up to four digits in the smallest unit, then one decimal.
+fn scaled(count: u64, units: &[&str]) -> String {
+    let mut whole = count;
+    let mut tenths = 0;
+    let mut unit = 0;
+    while whole > 9999 && unit + 1 < units.len() {
+        tenths = whole % 1024 * 10 / 1024;
+        whole /= 1024;
+        unit += 1;
+    }
+    if tenths == 0 {
+        format!("{whole}{}", units[unit])
+    } else {
+        format!("{whole}.{tenths}{}", units[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short_and_true() {
+        assert_eq!(bytes(0), "0B");
+        assert_eq!(bytes(9999), "9999B");
+        assert_eq!(bytes(10_240), "10K");
+        assert_eq!(bytes(15_872), "15.5K");
+        assert_eq!(mebibytes(512), "512M");
+        assert_eq!(mebibytes(131_072), "128G");
+    }
+}

@@ -1,0 +1,121 @@
+//! The daemon around the server: from the configuration to a server that runs until it is told to stop.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use actix_web::dev::ServerHandle;
+use pvc_common::config::{Authentication, Config};
+use pvc_common::store::zookeeper::{ZooKeeperOptions, ZooKeeperStore};
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::app::{App, Settings};
+use crate::auth::{AuthPolicy, TokenDigest};
+use crate::server::{self, ServerError, TlsFiles};
+
+/// Why the daemon ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// The server could not be made.
+    #[error(transparent)]
+    Server(#[from] ServerError),
+    /// Signals can not be received.
+    #[error("can not receive signals")]
+    Signals(#[source] std::io::Error),
+    /// The server ended by itself.
+    #[error("the server ended")]
+    Ended(#[source] std::io::Error),
+}
+
+/// Where the daemon listens: at the configured address; if that is a floating one, then at all floating addresses of
+/// the upstream network, which come and go with the primary role, and at the node's own address, which stays.
+pub fn listen_addresses(config: &Config) -> BTreeSet<SocketAddr> {
+    let configured = config.api.listen_address;
+    let upstream = &config.cluster.networks.upstream;
+    let mut addresses = BTreeSet::from([configured]);
+    if upstream
+        .floating_addresses()
+        .any(|floating| floating == configured)
+    {
+        addresses.extend(upstream.floating_addresses());
+        addresses.extend(upstream.node_addresses().map(|(address, _)| address));
+    }
+    addresses
+        .into_iter()
+        .map(|address| SocketAddr::new(address, config.api.listen_port))
+        .collect()
+}
+
+/// What the handlers need of the configuration.
+pub fn settings(config: &Config) -> Settings {
+    Settings {
+        auth: match &config.api.authentication {
+            Authentication::Open => AuthPolicy::Open,
+            Authentication::Tokens(tokens) => AuthPolicy::Tokens(
+                tokens
+                    .iter()
+                    .map(|token| TokenDigest::of(token.token.expose().as_bytes()))
+                    .collect(),
+            ),
+        },
+        vm_shutdown_timeout: config.timers.vm_shutdown_timeout,
+    }
+}
+
+/// Serves until SIGTERM or SIGINT. Ready as soon as it listens: without the store it answers 503.
+///
+/// # Errors
+/// [`DaemonError`].
+pub async fn run(config: &Config) -> Result<(), DaemonError> {
+    let tls = config
+        .api
+        .tls
+        .as_ref()
+        .map(|tls| {
+            server::tls_config(&TlsFiles {
+                certificate: tls.certificate.clone(),
+                private_key: tls.private_key.clone(),
+            })
+        })
+        .transpose()?;
+    let addresses = listen_addresses(config);
+    let listeners = addresses
+        .iter()
+        .map(|address| server::listen(*address))
+        .collect::<Result<Vec<_>, _>>()?;
+    let store = ZooKeeperStore::connect(ZooKeeperOptions::new(config.zookeeper_servers().join(",")));
+    let settings = settings(config);
+    if let AuthPolicy::Open = settings.auth {
+        tracing::warn!("authentication is off: everybody who reaches the API may do everything");
+    }
+    let server = server::serve(App::new(store, settings), listeners, tls)?;
+    for address in &addresses {
+        tracing::info!(%address, tls = config.api.tls.is_some(), "listening");
+    }
+    // Without systemd nobody listens there, which is no fault.
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Ready]) {
+        tracing::debug!(%error, "readiness could not be told");
+    }
+    let stop = stop_on_signals(server.handle());
+    let ended = tokio::select! {
+        ended = server => ended.map_err(DaemonError::Ended),
+        failed = stop => failed,
+    };
+    tracing::info!("stopped");
+    ended
+}
+
+/// Stops the server when the daemon is told to; returns only if signals can not be received or after the stop.
+async fn stop_on_signals(server: ServerHandle) -> Result<(), DaemonError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(DaemonError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(DaemonError::Signals)?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("asked to stop");
+    if let Err(error) = sd_notify::notify(&[sd_notify::NotifyState::Stopping]) {
+        tracing::debug!(%error, "the stop could not be told");
+    }
+    server.stop(true).await;
+    Ok(())
+}
