@@ -491,6 +491,27 @@ fn old_names_for_losing_the_store_are_warnings() {
 }
 
 #[test]
+fn gateways_of_the_inner_networks_are_taken_and_do_nothing() {
+    let floating = "floating_address: 10.100.1.250";
+    let text = changed(
+        floating,
+        &format!("{floating}\n        gateway_address: 10.100.1.254"),
+    );
+    assert_eq!(
+        config_of(&text, "hv2")
+            .cluster
+            .networks
+            .cluster
+            .ipv4
+            .gateway_address,
+        None
+    );
+    let warning = "warning: cluster.networks.cluster.ipv4.gateway_address: has no effect: only the upstream network has \
+                   a default gateway";
+    assert!(findings_of(&text).contains(&warning.to_owned()));
+}
+
+#[test]
 fn the_api_is_not_open_by_mistake() {
     let token = "  token: [{description: test, token: abc}]\n";
     check_error(
