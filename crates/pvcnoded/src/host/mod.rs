@@ -8,6 +8,7 @@ pub mod ceph;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod identity;
+pub mod libvirt;
 pub mod lifetime;
 mod netlink;
 pub mod network;
