@@ -5,6 +5,7 @@
 //! * [`command`]: programs of the host, behind one trait, with deadlines.
 //! * [`lock`]: exclusive locks over the store.
 //! * [`keys`]: the store's typed keys and how their values are written.
+//! * [`schema`]: the store's layout, made, checked and migrated; the keys of new nodes and guests.
 //! * [`config`]: the configuration file, checked.
 //! * [`secret`]: texts that must not be shown.
 //! * [`pause`]: points at which a test can hold a daemon.
@@ -15,6 +16,7 @@ pub mod config;
 pub mod keys;
 pub mod lock;
 pub mod pause;
+pub mod schema;
 pub mod secret;
 pub mod store;
 pub mod telemetry;

@@ -329,6 +329,13 @@ impl FromStr for SchemaVersion {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Release(String);
 
+impl Release {
+    /// The release that this is.
+    pub fn ours() -> Release {
+        Release(env!("CARGO_PKG_VERSION").to_owned())
+    }
+}
+
 impl Display for Release {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.pad(&self.0)
@@ -446,6 +453,7 @@ mod tests {
                 arch: "x86_64".to_owned(),
             },
         );
+        assert_eq!(Release::decode(&Release::ours().encode()), Ok(Release::ours()));
         check("{\"a\":1}", &Json(serde_json::json!({"a": 1})));
     }
 

@@ -12,6 +12,7 @@ use pvc_common::clock::{Clock, HostClock};
 use pvc_common::store::{SessionState, Store};
 
 pub mod locks;
+pub mod schema;
 pub mod typed;
 pub mod watches;
 pub mod writes;
@@ -111,6 +112,11 @@ macro_rules! contract {
             locks::a_release_without_connection_happens_later,
             watches::a_watch_sees_changes_below_its_path,
             watches::a_watch_outlives_connections_and_sessions,
+            schema::an_empty_store_is_initialised_once,
+            schema::what_is_missing_is_made_good,
+            schema::a_newer_and_a_foreign_store_are_refused,
+            schema::a_migration_waits_for_every_node_and_happens_once,
+            schema::a_store_with_guests_that_may_run_is_not_migrated,
         );
     };
     (@ $start:path; $($module:ident::$name:ident),+ $(,)?) => {
