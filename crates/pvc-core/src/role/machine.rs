@@ -288,14 +288,18 @@ impl RoleMachine {
         lease: &Sighting<Option<RoleLease>>,
         now: BootTime,
     ) -> Step {
-        let claim_at = match &lease.value {
-            None | Some(RoleLease::Released) => now,
-            Some(RoleLease::Held { .. }) => lease.first_seen + self.timing.lease.claim_after(),
+        let (claim_at, silent_holder) = match &lease.value {
+            None | Some(RoleLease::Released) => (now, None),
+            Some(RoleLease::Held { holder, .. }) => {
+                let claim_at = lease.first_seen + self.timing.lease.claim_after();
+                (claim_at, Some(holder.clone()))
+            }
         };
         if now >= claim_at {
             return Step::Start {
                 record: record.version,
                 lease: lease.version,
+                silent_holder: silent_holder.filter(|holder| *holder != self.me),
             };
         }
         if self.acknowledged != Some(record.version) {
@@ -416,7 +420,12 @@ impl RoleMachine {
 
     /// The role lease was renewed by a write that was sent at `sent`. Answers until when the addresses may be up.
     pub fn renewed(&mut self, lease: ZnodeVersion, counter: u64, sent: BootTime) -> Option<BootTime> {
-        let value = self.lease_value(counter);
+        // Also when the addresses have come off meanwhile: this is the version to release.
+        self.lease = Some(Sighting {
+            value: Some(self.lease_value(counter)),
+            version: lease,
+            first_seen: sent,
+        });
         let Phase::Holding(tenure) = &mut self.phase else {
             return None;
         };
@@ -424,13 +433,7 @@ impl RoleMachine {
         tenure.counter = counter;
         tenure.right = LeaseRight::acknowledged(sent, &self.timing.lease);
         tenure.renew_at = sent + self.timing.lease.period;
-        let ends = tenure.right.ends();
-        self.lease = Some(Sighting {
-            value: Some(value),
-            version: lease,
-            first_seen: sent,
-        });
-        Some(ends)
+        Some(tenure.right.ends())
     }
 
     /// What we write into the role lease.

@@ -165,6 +165,8 @@ pub enum Step {
         record: ZnodeVersion,
         /// The role lease as seen.
         lease: ZnodeVersion,
+        /// Who held it and fell silent: what that node last said of itself is no longer so.
+        silent_holder: Option<NodeName>,
     },
     /// Add the addresses that are missing, announce them, look whether what was started answers.
     BringUp {

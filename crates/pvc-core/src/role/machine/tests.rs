@@ -198,15 +198,21 @@ fn a_named_node_starts_only_on_a_released_or_silent_lease() {
         machine.next(at(20_000), Eligibility::Eligible),
         Step::Start {
             record: ZnodeVersion(5),
-            lease: ZnodeVersion(released.lease_version)
+            lease: ZnodeVersion(released.lease_version),
+            silent_holder: None
         }
     );
     let mut machine = standing_by(&store, at(0));
     machine.acknowledged();
-    assert!(matches!(
+    // The one that fell silent does not go on being shown as primary.
+    assert_eq!(
         machine.next(at(6000), Eligibility::Eligible),
-        Step::Start { .. }
-    ));
+        Step::Start {
+            record: ZnodeVersion(5),
+            lease: ZnodeVersion(70),
+            silent_holder: Some(node("hv2"))
+        }
+    );
 }
 
 #[test]

@@ -1,0 +1,188 @@
+//! The node lease: this agent is alive, and may act on what it knows.
+//!
+//! Renewed once a period by a write on condition of the own last version. It depends on nothing but the coordination
+//! store, with a client of its own, so that neither a large reply nor anything on this host can delay it.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pvc_common::clock::Clock;
+use pvc_common::keys;
+use pvc_common::store::{ReadError, Store, StoreError, StoreExt, Txn, ZnodeVersion};
+use pvc_core::ids::{Incarnation, NodeName};
+use pvc_core::lease::{LeaseRight, LeaseTiming};
+use pvc_core::records::{NodeLease, PROTOCOL};
+use pvc_core::time::BootTime;
+use tracing::{debug, info, warn};
+
+/// Until when this agent may act on what it knows; shared by everything that must ask.
+#[derive(Debug, Clone, Default)]
+pub struct NodeRight {
+    right: Arc<Mutex<Option<LeaseRight>>>,
+}
+
+impl NodeRight {
+    /// Whether the node lease holds at `now`.
+    pub fn holds(&self, now: BootTime) -> bool {
+        self.lock().is_some_and(|right| right.holds(now))
+    }
+
+    /// A renewal was acknowledged.
+    pub fn renewed(&self, right: LeaseRight) {
+        *self.lock() = Some(right);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<LeaseRight>> {
+        self.right.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The lease is not this agent's any more: it must stop acting, at once.
+#[derive(Debug, thiserror::Error)]
+pub enum LeaseLost {
+    /// Another machine, or another life of this agent, renews the lease of this node's name.
+    #[error(
+        "another agent ({other}) renews the lease of {node}: two nodes have this name, or two agents run here"
+    )]
+    Taken {
+        /// This node.
+        node: NodeName,
+        /// Who does.
+        other: Incarnation,
+    },
+    /// The lease was removed: this node has been taken out of the cluster.
+    #[error("the lease of {node} has been removed: this node is no longer part of the cluster")]
+    Removed {
+        /// This node.
+        node: NodeName,
+    },
+}
+
+/// Keeps the node lease.
+#[derive(Debug)]
+pub struct NodeLeaseKeeper<S, C> {
+    store: S,
+    clock: C,
+    node: NodeName,
+    incarnation: Incarnation,
+    timing: LeaseTiming,
+    version: ZnodeVersion,
+    counter: u64,
+    right: NodeRight,
+    failing_since: Option<BootTime>,
+}
+
+impl<S: Store, C: Clock> NodeLeaseKeeper<S, C> {
+    /// Goes on from a registration whose write of the lease left `version`.
+    pub fn new(
+        store: S,
+        clock: C,
+        node: NodeName,
+        incarnation: Incarnation,
+        version: ZnodeVersion,
+        right: NodeRight,
+    ) -> Self {
+        let timing = LeaseTiming::DEFAULT;
+        Self {
+            store,
+            clock,
+            node,
+            incarnation,
+            timing,
+            version,
+            counter: 0,
+            right,
+            failing_since: None,
+        }
+    }
+
+    /// One renewal, then the wait for the next.
+    ///
+    /// # Errors
+    /// [`LeaseLost`] when this agent must stop acting. A store that does not answer is no error: the right then ends
+    /// by itself.
+    pub async fn round(&mut self) -> Result<(), LeaseLost> {
+        let sent = self.clock.now();
+        match self.renew(sent).await {
+            Ok(()) => self.clock.sleep_until(sent + self.timing.period).await,
+            Err(RoundError::Lost(lost)) => return Err(lost),
+            Err(RoundError::Store(error)) => {
+                if self.failing_since.is_none() {
+                    self.failing_since = Some(sent);
+                    warn!(%error, "node lease not renewed");
+                } else {
+                    debug!(%error, "node lease not renewed");
+                }
+                self.clock.sleep(self.timing.period / 5).await;
+            }
+        }
+        Ok(())
+    }
+
+    async fn renew(&mut self, sent: BootTime) -> Result<(), RoundError> {
+        let key = keys::lease_node(&self.node);
+        let lease = NodeLease {
+            incarnation: self.incarnation.clone(),
+            protocol: PROTOCOL,
+            counter: self.counter + 1,
+        };
+        match self
+            .store
+            .commit(Txn::new().set(&key, &Some(lease), self.version))
+            .await
+        {
+            Ok(applied) => {
+                if let Some(version) = applied.first().and_then(|applied| applied.version()) {
+                    self.version = version;
+                }
+                self.counter += 1;
+                self.right.renewed(LeaseRight::acknowledged(sent, &self.timing));
+                if let Some(since) = self.failing_since.take() {
+                    info!(seconds = sent.since(since).as_secs(), "node lease renewed again");
+                }
+                Ok(())
+            }
+            Err(StoreError::BadVersion { .. } | StoreError::NoNode { .. }) => self.adopt().await,
+            Err(
+                error @ (StoreError::Unknown { .. }
+                | StoreError::Unavailable { .. }
+                | StoreError::SessionExpired
+                | StoreError::Refused { .. }
+                | StoreError::NodeExists { .. }
+                | StoreError::NotEmpty { .. }
+                | StoreError::LockLost { .. }),
+            ) => Err(RoundError::Store(error.into())),
+        }
+    }
+
+    /// Somebody wrote the lease: a renewal of ours whose answer was lost, or another agent.
+    async fn adopt(&mut self) -> Result<(), RoundError> {
+        let Some(seen) = self
+            .store
+            .get(&keys::lease_node(&self.node))
+            .await
+            .map_err(RoundError::Store)?
+        else {
+            return Err(RoundError::Lost(LeaseLost::Removed {
+                node: self.node.clone(),
+            }));
+        };
+        match seen.value {
+            Some(lease) if lease.incarnation == self.incarnation => {
+                self.version = seen.version;
+                Ok(())
+            }
+            Some(lease) => Err(RoundError::Lost(LeaseLost::Taken {
+                node: self.node.clone(),
+                other: lease.incarnation,
+            })),
+            None => Err(RoundError::Lost(LeaseLost::Removed {
+                node: self.node.clone(),
+            })),
+        }
+    }
+}
+
+enum RoundError {
+    Lost(LeaseLost),
+    Store(ReadError),
+}

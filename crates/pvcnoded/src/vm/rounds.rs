@@ -1,0 +1,332 @@
+//! Observe and decide, for all guests at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use pvc_common::clock::Clock;
+use pvc_common::keys;
+use pvc_common::store::{ReadError, Store, StoreExt as _, Znode, ZnodeVersion};
+use pvc_core::ids::{CephClient, VmId};
+use pvc_core::records::CephClients;
+use pvc_core::states::VmState;
+use pvc_core::time::BootTime;
+use pvc_core::vm::{
+    Calm, DomainReading, NodeFitness, Presence, RestartHistory, ShutdownProgress, VmRecord, VmStep, VmView,
+    next_vm_step,
+};
+use tracing::{debug, info, warn};
+
+use super::VmParts;
+use super::carry_out::TaskOutcome;
+use crate::agent::AgentPhase;
+use crate::host::{Hypervisor, Storage};
+
+/// Deaths are counted over this time.
+const HISTORY: Duration = Duration::from_secs(600);
+/// A start that failed for a passing reason (Ceph or libvirt did not answer) is tried again after this time.
+const RETRY_START: Duration = Duration::from_secs(2);
+/// Earlier Ceph clients remembered per guest; more than that are dead for long.
+const CLIENTS_REMEMBERED: usize = 64;
+
+/// One thing to be done for one guest.
+#[derive(Debug, Clone)]
+pub struct VmTask {
+    /// The guest.
+    pub vm: VmId,
+    /// What to do.
+    pub step: VmStep,
+    /// The record that this was decided on.
+    pub record: VmRecord,
+    /// The version of this node's fence record, which was empty.
+    pub fence_version: ZnodeVersion,
+    /// Ceph clients of this guest's earlier lives on this node.
+    pub recorded_clients: Vec<CephClient>,
+}
+
+/// What is remembered of a guest between looks. All of it may be lost at any time.
+#[derive(Debug, Default)]
+struct Memory {
+    shutdown: Option<ShutdownProgress>,
+    /// A shutdown was cancelled: until then its end is no death of its own.
+    asked_until: Option<BootTime>,
+    deaths: Vec<BootTime>,
+    not_before: Option<BootTime>,
+    recorded_clients: Vec<CephClient>,
+    last_calm: Option<Calm>,
+    unreadable: bool,
+}
+
+/// Observes and decides over all guests.
+#[derive(Debug)]
+pub struct VmRounds<S, C, H, T> {
+    parts: VmParts<S, C, H, T>,
+    memory: BTreeMap<VmId, Memory>,
+    busy: BTreeSet<VmId>,
+    libvirt_silent: bool,
+}
+
+impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
+    /// Begins with nothing remembered.
+    pub fn new(parts: VmParts<S, C, H, T>) -> Self {
+        Self {
+            parts,
+            memory: BTreeMap::new(),
+            busy: BTreeSet::new(),
+            libvirt_silent: false,
+        }
+    }
+
+    /// Reads everything and decides. Each task answered must be carried out and reported to [`VmRounds::finished`];
+    /// until then its guest is left alone.
+    ///
+    /// # Errors
+    /// When the store does not answer: nothing is done about any guest then.
+    pub async fn look(&mut self) -> Result<Vec<VmTask>, ReadError> {
+        let processes = self.parts.hypervisor.processes();
+        let domains = self.read_domains().await;
+        let vms: Vec<VmId> = self.parts.store.children_as(&keys::domains()).await?;
+        let fence_key = keys::fence(&self.parts.me);
+        let mut paths = vec![fence_key.path().to_owned()];
+        for vm in &vms {
+            let domain = keys::domain(*vm);
+            paths.extend(
+                [domain.node().path(), domain.state().path(), domain.owner().path()].map(str::to_owned),
+            );
+        }
+        let znodes = self.parts.store.read_many(&paths).await?;
+        let fence = fence_key.decode_required(znodes.first().and_then(Option::as_ref))?;
+        let now = self.parts.clock.now();
+        let fitness = self.fitness(now, fence.value.is_some());
+        self.memory.retain(|vm, _| vms.contains(vm));
+
+        let mut tasks = Vec::new();
+        for (vm, znodes) in vms
+            .iter()
+            .zip(znodes.get(1..).unwrap_or_default().chunks_exact(3))
+        {
+            if self.busy.contains(vm) {
+                continue;
+            }
+            let Some(record) = self.decode_record(*vm, znodes) else {
+                continue;
+            };
+            let process = match &processes {
+                Err(_) => Presence::Unknown,
+                Ok(list) if list.iter().any(|process| process.vm == *vm) => Presence::Present,
+                Ok(_) => Presence::Absent,
+            };
+            let domain = match &domains {
+                None => DomainReading::Unknown,
+                Some(domains) => domains
+                    .get(vm)
+                    .map_or(DomainReading::Absent, |status| DomainReading::Is(*status)),
+            };
+            let memory = self.memory.entry(*vm).or_default();
+            memory.update(&record, process, now, self.parts.shutdown_timeout);
+            let view = VmView {
+                now,
+                me: &self.parts.me,
+                incarnation: &self.parts.incarnation,
+                record: &record,
+                process,
+                domain,
+                fitness,
+                shutdown: memory.shutdown,
+                shutdown_timeout: self.parts.shutdown_timeout,
+                history: memory.history(),
+            };
+            let step = next_vm_step(&view);
+            if let VmStep::Leave(calm) = step {
+                memory.calm(*vm, calm);
+                continue;
+            }
+            memory.last_calm = None;
+            self.busy.insert(*vm);
+            tasks.push(VmTask {
+                vm: *vm,
+                step,
+                record,
+                fence_version: fence.version,
+                recorded_clients: memory.recorded_clients.clone(),
+            });
+        }
+        Ok(tasks)
+    }
+
+    /// Whether some guest needs a look at a certain time, whatever happens.
+    pub fn next_deadline(&self) -> Option<BootTime> {
+        self.memory
+            .values()
+            .flat_map(|memory| {
+                let asked = memory
+                    .shutdown
+                    .map(|progress| progress.asked_at + Duration::from_secs(10));
+                [memory.not_before, asked]
+            })
+            .flatten()
+            .min()
+    }
+
+    /// Takes in what came of a task.
+    pub fn finished(&mut self, task: &VmTask, outcome: &TaskOutcome) {
+        self.busy.remove(&task.vm);
+        let now = self.parts.clock.now();
+        let memory = self.memory.entry(task.vm).or_default();
+        match outcome {
+            TaskOutcome::Done => {}
+            TaskOutcome::ShutdownAsked => {
+                let since = memory.shutdown.map_or(now, |progress| progress.since);
+                memory.shutdown = Some(ShutdownProgress { since, asked_at: now });
+            }
+            TaskOutcome::Started => memory.not_before = None,
+            TaskOutcome::Released { clients } => {
+                memory.remember_clients(clients);
+                memory.shutdown = None;
+                let cancelled = memory.asked_until.take().is_some_and(|until| now < until);
+                if matches!(task.step, VmStep::Release { died: true, .. }) && !cancelled {
+                    memory.died(task.vm, now);
+                }
+            }
+            TaskOutcome::TryLater => memory.not_before = Some(now + RETRY_START),
+        }
+    }
+
+    async fn read_domains(&mut self) -> Option<BTreeMap<VmId, crate::host::DomainStatus>> {
+        match self.parts.hypervisor.domains().await {
+            Ok(domains) => {
+                if self.libvirt_silent {
+                    self.libvirt_silent = false;
+                    info!("libvirt answers again");
+                }
+                Some(domains)
+            }
+            Err(error) => {
+                if !self.libvirt_silent {
+                    self.libvirt_silent = true;
+                    warn!(%error, "libvirt can't be read; guests go on, their states are not known");
+                }
+                None
+            }
+        }
+    }
+
+    fn fitness(&self, now: BootTime, fenced: bool) -> NodeFitness {
+        if self.parts.agent.phase() != AgentPhase::Running {
+            NodeFitness::NotRunning
+        } else if !self.parts.agent.node_right().holds(now) {
+            NodeFitness::LeaseEnded
+        } else if fenced {
+            NodeFitness::Fenced
+        } else {
+            NodeFitness::Fit
+        }
+    }
+
+    /// One bad record must not keep the other guests from being looked after.
+    fn decode_record(&mut self, vm: VmId, znodes: &[Option<Znode>]) -> Option<VmRecord> {
+        let memory = self.memory.entry(vm).or_default();
+        match decode_record(vm, znodes) {
+            Ok(record) => {
+                memory.unreadable = false;
+                Some(record)
+            }
+            Err(error) => {
+                if !memory.unreadable {
+                    warn!(%vm, %error, "a guest's record can't be read; it is left alone");
+                }
+                memory.unreadable = true;
+                None
+            }
+        }
+    }
+}
+
+fn decode_record(vm: VmId, znodes: &[Option<Znode>]) -> Result<VmRecord, ReadError> {
+    let domain = keys::domain(vm);
+    let at = |index: usize| znodes.get(index).and_then(Option::as_ref);
+    let node = domain.node().decode_required(at(0))?;
+    let state = domain.state().decode_required(at(1))?;
+    let owner = domain.owner().decode_required(at(2))?;
+    Ok(VmRecord {
+        node: node.value,
+        node_version: node.version,
+        state: state.value,
+        state_version: state.version,
+        owner: owner.value,
+        owner_version: owner.version,
+    })
+}
+
+impl Memory {
+    fn update(&mut self, record: &VmRecord, process: Presence, now: BootTime, shutdown_timeout: Duration) {
+        let shutting_down = matches!(record.state, VmState::Shutdown | VmState::Restart);
+        if self.shutdown.is_some() && !shutting_down && process == Presence::Present {
+            self.shutdown = None;
+            self.asked_until = Some(now + shutdown_timeout);
+        }
+        self.deaths.retain(|death| now.since(*death) < HISTORY);
+        if record.state != VmState::Start {
+            // Whoever stops and starts it again has looked.
+            self.deaths.clear();
+            self.not_before = None;
+        }
+        if self.not_before.is_some_and(|not_before| not_before <= now) {
+            self.not_before = None;
+        }
+    }
+
+    fn history(&self) -> RestartHistory {
+        RestartHistory {
+            deaths: u32::try_from(self.deaths.len()).unwrap_or(u32::MAX),
+            not_before: self.not_before,
+        }
+    }
+
+    fn died(&mut self, vm: VmId, now: BootTime) {
+        self.deaths.push(now);
+        // At once, then after 2, 4, 8 s.
+        let doublings = u32::try_from(self.deaths.len()).unwrap_or(u32::MAX).min(5);
+        let wait = if doublings <= 1 {
+            Duration::ZERO
+        } else {
+            Duration::from_secs(1 << (doublings - 1))
+        };
+        self.not_before = Some(now + wait);
+        warn!(%vm, deaths = self.deaths.len(), "a guest ended by itself; it is started again");
+    }
+
+    fn remember_clients(&mut self, clients: &CephClients) {
+        if let CephClients::Recorded(list) = clients {
+            self.recorded_clients.extend(list.iter().cloned());
+            let surplus = self.recorded_clients.len().saturating_sub(CLIENTS_REMEMBERED);
+            self.recorded_clients.drain(..surplus);
+        }
+    }
+
+    fn calm(&mut self, vm: VmId, calm: Calm) {
+        if self.last_calm.as_ref() == Some(&calm) {
+            return;
+        }
+        match &calm {
+            Calm::PausedByIoError => {
+                warn!(%vm, "a guest was stopped by an I/O error; it is not resumed, stop and start it once its storage is well");
+            }
+            Calm::LibvirtForgot => warn!(%vm, "a guest's process is here but libvirt does not know it"),
+            Calm::OwnedByFormerMachine => {
+                warn!(%vm, "a guest belongs to a former machine of this node's name: it can't be started without proof that this machine is off");
+            }
+            Calm::Runs
+            | Calm::Rests
+            | Calm::NotHere
+            | Calm::OwnedElsewhere(_)
+            | Calm::NotFit(_)
+            | Calm::BackingOff(_)
+            | Calm::BeingBuilt
+            | Calm::ShuttingDown
+            | Calm::PausedByHand
+            | Calm::LibvirtSilent
+            | Calm::ProcessesUnknown => debug!(%vm, reason = ?calm, "nothing to do for a guest"),
+        }
+        self.last_calm = Some(calm);
+    }
+}
