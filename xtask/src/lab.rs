@@ -1,13 +1,14 @@
 //! `cargo xtask lab`: a real cluster on this machine.
 
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{Command as Process, ExitCode};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use pvc_lab::{
-    Changed, Lab, Lines, Network, Node, Options, Power, Progress, Storage, Up, ceph, guest, zookeeper_mode,
+    Changed, DEMO, Daemons, Installed, Lab, Lines, Network, Node, Options, Power, Progress, Storage, Up,
+    ceph, guest, prepare_machine, zookeeper_mode,
 };
 
 #[derive(Debug, Subcommand)]
@@ -18,6 +19,8 @@ pub(crate) enum Command {
     Down,
     /// Say what is up
     Status,
+    /// Build the daemons anew, copy them to the nodes and restart them
+    Deploy(BuildArguments),
     /// Open a shell in a node
     Shell {
         /// hv1, hv2 ...
@@ -93,6 +96,21 @@ pub(crate) struct UpArguments {
     /// Without Ceph and guests: quicker
     #[arg(long)]
     no_ceph: bool,
+    /// Without our daemons: only what they run on
+    #[arg(long)]
+    no_daemons: bool,
+    /// Without the demo guest
+    #[arg(long)]
+    no_guest: bool,
+    #[command(flatten)]
+    build: BuildArguments,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BuildArguments {
+    /// Build the daemons for speed; without it they have their checks and pause points
+    #[arg(long)]
+    release: bool,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -128,6 +146,13 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
             let mut lines = Lines::new();
             Lab::down(&mut lines)?;
             lines.step("the lab is down");
+        }
+        Command::Deploy(arguments) => {
+            let mut lines = Lines::new();
+            let lab = Lab::attach()?;
+            let daemons = build(&arguments, &mut lines)?;
+            lab.deploy(&daemons, &mut lines)?;
+            lines.step("the daemons run");
         }
         Command::Status => status(&Lab::attach()?)?,
         Command::Shell { node } => {
@@ -173,25 +198,104 @@ fn exit_code(status: i32) -> Result<ExitCode> {
 
 fn up(arguments: &UpArguments) -> Result<()> {
     let mut lines = Lines::new();
+    if let Some(lab) = Lab::find()? {
+        lines.step("the lab is up already (`cargo xtask lab down` removes it)");
+        return status(&lab);
+    }
+    prepare_machine(&mut lines)?;
+    let storage = if arguments.no_ceph {
+        Storage::None
+    } else {
+        Storage::Ceph
+    };
+    let daemons = if arguments.no_daemons {
+        None
+    } else {
+        Some(build(&arguments.build, &mut lines)?)
+    };
+    let daemons = daemons.filter(are_written);
+    let with_guest = daemons.is_some() && storage == Storage::Ceph && !arguments.no_guest;
     let options = Options {
         nodes: arguments.nodes,
-        storage: if arguments.no_ceph {
-            Storage::None
-        } else {
-            Storage::Ceph
-        },
+        storage,
+        daemons,
         xtask: None,
     };
-    match Lab::up(&options, &mut lines)? {
-        Up::Built(lab) => {
-            lines.step("the lab is up");
-            status(&lab)
-        }
-        Up::Found(lab) => {
-            lines.step("the lab is up already (`cargo xtask lab down` removes it)");
-            status(&lab)
-        }
+    let lab = match Lab::up(&options, &mut lines)? {
+        Up::Built(lab) | Up::Found(lab) => lab,
+    };
+    let console = if with_guest {
+        Some(lab.start_demo(&mut lines)?)
+    } else {
+        None
+    };
+    lines.step("the lab is up");
+    status(&lab)?;
+    go_on(&lab, console.as_deref())
+}
+
+/// Builds the daemons and the command line.
+fn build(arguments: &BuildArguments, progress: &mut dyn Progress) -> Result<Daemons> {
+    progress.step("building the daemons");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut cargo = Process::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(&root).args(["build", "--quiet", "--bins"]);
+    cargo.args([
+        "--package",
+        "pvcnoded",
+        "--package",
+        "pvcapid",
+        "--package",
+        "pvc-cli",
+    ]);
+    if arguments.release {
+        cargo.arg("--release");
     }
+    let status = cargo.status().context("cannot run cargo")?;
+    if !status.success() {
+        bail!("the daemons do not build");
+    }
+    // This program lies in the same target folder, in that of its own profile.
+    let own = std::env::current_exe().context("cannot tell the own program's path")?;
+    let Some(target) = own.parent().and_then(Path::parent) else {
+        bail!("{} has no folder", own.display())
+    };
+    let profile = if arguments.release { "release" } else { "debug" };
+    Ok(Daemons {
+        programs: target.join(profile),
+        units: root.join("deploy/systemd"),
+    })
+}
+
+/// A program that does not even tell its version is the empty one that the workspace began with.
+fn are_written(daemons: &Daemons) -> bool {
+    let asked = Process::new(daemons.programs.join("pvcnoded"))
+        .arg("--version")
+        .output();
+    asked.is_ok_and(|output| !output.stdout.is_empty())
+}
+
+/// What a newcomer can do now.
+#[expect(clippy::print_stdout, reason = "this is what a newcomer came for")]
+fn go_on(lab: &Lab, console: Option<&str>) -> Result<()> {
+    if lab.state().daemons == Installed::No {
+        return Ok(());
+    }
+    let pvc = lab.pvc_command();
+    println!("\n$ {} status", pvc.display());
+    print!("{}", lab.pvc(&["--quiet", "status"])?.ok()?);
+    if let Some(console) = console {
+        println!("\nThe guest `{DEMO}` runs; its console says on {console}");
+    }
+    println!(
+        "\nThe API is at {}/api/v1; the token is in {}",
+        lab.state().api_url,
+        pvc.with_file_name("lab.json").display()
+    );
+    println!("Go on with:  {} vm list", pvc.display());
+    println!("             cargo xtask lab shell hv1");
+    println!("             cargo xtask lab down");
+    Ok(())
 }
 
 fn power(node: &Node, switch: Switch, no_wait: bool) -> Result<&'static str> {

@@ -22,6 +22,10 @@ const PROGRAMS: [(&str, &str); 9] = [
     ("ipmitool", "ipmitool"),
     ("curl", "curl"),
 ];
+/// What building our daemons needs beside Rust: a program or pkg-config module, and its package.
+const BUILD: [(&str, &str); 2] = [("cc", "gcc"), ("pkg-config", "pkg-config")];
+/// A library that the node agent links.
+const LIBRARY: (&str, &str) = ("libvirt", "libvirt-dev");
 /// A module that the BMCs import, and its package.
 const PYTHON_MODULE: (&str, &str) = ("pyghmi.ipmi.bmc", "python3-pyghmi");
 /// A base tree, its download cache and three nodes with their OSDs.
@@ -73,6 +77,16 @@ pub(crate) fn check(folder: &Folder) -> Result<()> {
     )
 }
 
+/// Sees to it that this machine can run the lab and build what runs on it: refuses with all reasons if it cannot, and
+/// installs what is missing by apt.
+///
+/// # Errors
+/// Not root, no cgroup v2, too little disk or memory; or apt's own words.
+pub fn prepare(progress: &mut dyn Progress) -> Result<()> {
+    check(&Folder::of_environment())?;
+    install(progress)
+}
+
 /// Installs what is missing by apt.
 pub(crate) fn install(progress: &mut dyn Progress) -> Result<()> {
     let missing = missing_packages();
@@ -104,6 +118,7 @@ fn apt(arguments: &[&str]) -> Result<()> {
 fn missing_packages() -> Vec<&'static str> {
     let mut missing: Vec<&str> = PROGRAMS
         .iter()
+        .chain(&BUILD)
         .filter(|(program, _)| !is_installed(program))
         .map(|(_, package)| *package)
         .collect();
@@ -111,6 +126,13 @@ fn missing_packages() -> Vec<&'static str> {
     // The system's own python: another one on the PATH does not see Debian's modules.
     let found = run(&["/usr/bin/python3", "-c", &format!("import {module}")]).output();
     if !found.is_ok_and(|output| output.success()) {
+        missing.push(package);
+    }
+    let (module, package) = LIBRARY;
+    if !run(&["pkg-config", "--exists", module])
+        .output()
+        .is_ok_and(|output| output.success())
+    {
         missing.push(package);
     }
     missing.dedup();

@@ -8,14 +8,18 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 
 use crate::cgroup::Cgroup;
+use crate::deploy::{self, Daemons};
 use crate::network::{self, Carrier};
 use crate::node::{Node, Power};
-use crate::process::{Background, Output, wait_for};
+use crate::process::{Background, Output, run, wait_for};
 use crate::progress::Progress;
 use crate::service::Tool;
-use crate::state::{Folder, Lock, Phase, State, Storage, write_file};
+use crate::state::{Folder, Installed, Lock, Phase, State, Storage, write_file};
 use crate::topology::{COORDINATORS, MAX_NODES, Network, NodeId};
 use crate::{base, bmc, ceph, forward, guest, host, libvirt, node, zookeeper};
+
+/// Name of the guest that `up` ends with.
+pub const DEMO: &str = "demo";
 
 /// What `up` builds.
 #[derive(Debug, Clone)]
@@ -24,6 +28,8 @@ pub struct Options {
     pub nodes: u8,
     /// Whether with Ceph.
     pub storage: Storage,
+    /// Our daemons; none: only what they run on.
+    pub daemons: Option<Daemons>,
     /// The program `xtask`, which BMCs and forwarder call; none: the one that is running, or the one built beside it.
     pub xtask: Option<PathBuf>,
 }
@@ -33,6 +39,7 @@ impl Default for Options {
         Options {
             nodes: COORDINATORS,
             storage: Storage::Ceph,
+            daemons: None,
             xtask: None,
         }
     }
@@ -72,11 +79,8 @@ impl Lab {
         let folder = Folder::of_environment();
         host::check(&folder)?;
         let _lock = Lock::take()?;
-        if let Ok(Some(state)) = State::read(&folder)
-            && state.phase == Phase::Ready
-            && network::exists()
-        {
-            return Ok(Up::Found(Lab::from_state(folder, state)?));
+        if let Some(lab) = Lab::find()? {
+            return Ok(Up::Found(lab));
         }
         remove_everything(&folder, progress)?;
         host::install(progress)?;
@@ -100,7 +104,7 @@ impl Lab {
 
         let names: Vec<String> = self.nodes.iter().map(Node::name).collect();
         progress.step(&format!("booting {}", names.join(", ")));
-        self.install_nodes()?;
+        self.install_nodes(options.daemons.as_ref())?;
         self.power_on_all()?;
         // Not before the nodes are on: what asks for their power must not find them off.
         bmc::start(&self.folder, &self.state, &self.nodes, &tool)?;
@@ -118,8 +122,115 @@ impl Lab {
         }
         progress.step("waiting for libvirt");
         libvirt::wait_ready(&self.nodes)?;
+        if self.state.daemons == Installed::Yes {
+            progress.step("waiting for the daemons and for a primary");
+            for node in &self.nodes {
+                deploy::check(node)?;
+            }
+            self.wait_primary()?;
+        }
         self.state.phase = Phase::Ready;
         self.state.write(&self.folder)
+    }
+
+    /// Copies new builds of the daemons to the nodes, with units and configuration, and restarts them, one node after
+    /// the other. Nodes that are off find them at their next boot.
+    ///
+    /// # Errors
+    /// If a daemon does not come up, with the end of its log.
+    pub fn deploy(&self, daemons: &Daemons, progress: &mut dyn Progress) -> Result<()> {
+        if self.state.daemons == Installed::No {
+            bail!(
+                "this lab was made without our daemons; `cargo xtask lab down` and `up` make one with them"
+            );
+        }
+        deploy::copy_programs(&self.folder, daemons)?;
+        for node in &self.nodes {
+            deploy::install(node, &self.state, daemons)?;
+            if node.power() == Power::On {
+                progress.step(&format!("restarting the daemons of {}", node.id()));
+                deploy::restart(node)?;
+                deploy::check(node)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Runs the `pvc` command on this machine, connected to the lab's API through the forwarder; for at most 60 s.
+    ///
+    /// # Errors
+    /// If the deadline passes; a status other than 0 is no error here, see [`Output::ok`].
+    pub fn pvc<S: AsRef<str>>(&self, arguments: &[S]) -> Result<Output> {
+        let cli = deploy::cli(&self.folder).display().to_string();
+        let mut argv = vec![cli.as_str()];
+        argv.extend(arguments.iter().map(AsRef::as_ref));
+        run(&argv).within(Duration::from_secs(60)).output()
+    }
+
+    /// The `pvc` command of this machine, connected to the lab, for people to use.
+    #[must_use]
+    pub fn pvc_command(&self) -> PathBuf {
+        deploy::cli(&self.folder)
+    }
+
+    /// Waits until the API on the floating address knows a primary.
+    fn wait_primary(&self) -> Result<()> {
+        let mut last = String::new();
+        wait_for(
+            "the API to answer and to name a primary",
+            Duration::from_secs(60),
+            || {
+                let output = self.pvc(&["--quiet", "node", "list", "--format", "json"])?;
+                last = format!("{}{}", output.stdout, output.stderr);
+                Ok(names_a_primary(&output.stdout).then_some(()))
+            },
+        )
+        .with_context(|| format!("the last answer was: {}", last.trim()))
+    }
+
+    /// Makes the demo guest through the API, starts it and waits until it counts on its volume. Gives the line of its
+    /// console that says so.
+    ///
+    /// # Errors
+    /// If the API refuses or the guest does not come up.
+    pub fn start_demo(&self, progress: &mut dyn Progress) -> Result<String> {
+        progress.step(&format!(
+            "defining and starting the guest `{DEMO}` through the API"
+        ));
+        let guest = self.make_guest(guest::Kind::Demo, DEMO)?;
+        let file = self.folder.cluster().join("demo.xml");
+        write_file(&file, 0o644, &guest.xml)?;
+        self.pvc(&["vm", "define", &file.display().to_string()])?
+            .ok()
+            .context("cannot define the guest")?;
+        self.pvc(&["vm", "start", DEMO])?
+            .ok()
+            .context("cannot start the guest")?;
+        progress.step("waiting for its console");
+        wait_for(
+            "the guest to count on its volume",
+            Duration::from_secs(120),
+            || {
+                for node in &self.nodes {
+                    let argv = [
+                        "grep",
+                        "--text",
+                        "--max-count=1",
+                        "demo: count",
+                        &guest.console_log(),
+                    ];
+                    let found = node.exec(&argv)?;
+                    if found.success() {
+                        return Ok(Some(format!("{}: {}", node.id(), found.stdout.trim())));
+                    }
+                }
+                Ok(None)
+            },
+        )
+        .with_context(|| match self.pvc(&["vm", "info", DEMO]) {
+            Ok(output) => format!("pvc says of it:\n{}{}", output.stdout, output.stderr),
+            Err(error) => format!("{error:#}"),
+        })
     }
 
     /// Makes the volume of a guest, unless it is there, and its XML.
@@ -138,7 +249,13 @@ impl Lab {
     }
 
     /// Writes everything that makes a node this node; none of them has run yet.
-    fn install_nodes(&self) -> Result<()> {
+    fn install_nodes(&mut self, daemons: Option<&Daemons>) -> Result<()> {
+        if let Some(daemons) = daemons {
+            deploy::copy_programs(&self.folder, daemons)?;
+            deploy::install_cli(&self.folder, &self.state)?;
+            self.state.daemons = Installed::Yes;
+            self.state.write(&self.folder)?;
+        }
         let share = self.folder.share();
         write_file(&share.join("network-up"), 0o755, node::NETWORK_UP)?;
         write_file(&share.join("ceph-prepare"), 0o755, ceph::PREPARE)?;
@@ -155,6 +272,9 @@ impl Lab {
                 ceph::install(node, &self.state, keys)?;
             }
             libvirt::install(node, &self.state, keys.as_ref().map(ceph::Keys::libvirt))?;
+            if let Some(daemons) = daemons {
+                deploy::install(node, &self.state, daemons)?;
+            }
         }
         Ok(())
     }
@@ -187,6 +307,21 @@ impl Lab {
         }
         let _lock = Lock::take()?;
         remove_everything(&Folder::of_environment(), progress)
+    }
+
+    /// The lab, if one is up and complete.
+    ///
+    /// # Errors
+    /// If the cgroup tree cannot be read.
+    pub fn find() -> Result<Option<Lab>> {
+        let folder = Folder::of_environment();
+        match State::read(&folder) {
+            Ok(Some(state)) if state.phase == Phase::Ready && network::exists() => {
+                Ok(Some(Lab::from_state(folder, state)?))
+            }
+            // What is unfinished, outdated or damaged is removed by the next `up`.
+            Ok(_) | Err(_) => Ok(None),
+        }
     }
 
     /// The lab that is up.
@@ -357,6 +492,16 @@ impl Lab {
     ) -> Result<()> {
         wait_for(what, deadline, || Ok(condition()?.then_some(())))
     }
+}
+
+/// Whether a list of nodes from the API has one whose coordinator state is `primary`.
+fn names_a_primary(nodes: &str) -> bool {
+    let Ok(serde_json::Value::Array(nodes)) = serde_json::from_str(nodes) else {
+        return false;
+    };
+    nodes
+        .iter()
+        .any(|node| node.get("coordinator_state").and_then(|state| state.as_str()) == Some("primary"))
 }
 
 /// Removes whatever there is of a lab, known or not: names are fixed, so nothing has to be remembered.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::os::unix::fs::{chown, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ pub struct Node {
 }
 
 impl Node {
-    pub(crate) fn new(id: NodeId, folder: &Folder, base: &std::path::Path) -> Result<Node> {
+    pub(crate) fn new(id: NodeId, folder: &Folder, base: &Path) -> Result<Node> {
         let cgroup = Cgroup::of_lab()?.child(&id.to_string());
         Ok(Node {
             id,
@@ -147,11 +147,21 @@ impl Node {
             .with_context(|| format!("cannot give {} to {user}", folder.display()))
     }
 
+    /// Where a file of this node is while the node is off. /lib is a link to /usr/lib in the base tree; a folder of that
+    /// name above it would hide all of /usr/lib's programs from those who look for them there.
     fn upper(&self, path: &str) -> PathBuf {
+        let path = Path::new(path.trim_start_matches('/'));
+        let mut parts = path.components();
+        let first = parts
+            .next()
+            .map(|part| PathBuf::from(part.as_os_str()))
+            .unwrap_or_default();
+        let first = fs::read_link(self.base.join(&first)).unwrap_or(first);
         self.folder
             .node(self.id)
             .join("upper")
-            .join(path.trim_start_matches('/'))
+            .join(first.strip_prefix("/").unwrap_or(&first))
+            .join(parts)
     }
 
     /// Whether it has power.
@@ -207,7 +217,7 @@ impl Node {
         let share = self.folder.share();
         let binds = ["/dev/kvm", "/dev/net/tun"]
             .iter()
-            .filter(|device| std::path::Path::new(device).exists())
+            .filter(|device| Path::new(device).exists())
             .map(|device| format!("--bind={device}"))
             .chain([format!("--bind-ro={}:/usr/lib/pvc-lab", share.display())])
             .collect::<Vec<_>>()
@@ -255,6 +265,9 @@ impl Node {
             &format!("{} to start all of its services", self.id),
             RUNNING_DEADLINE,
             || {
+                if self.power() == Power::Off {
+                    bail!("it went off again; {}", self.console_tail());
+                }
                 // Early in its boot a node has no systemd to ask yet.
                 let Ok(output) =
                     self.exec_within(Duration::from_secs(10), &["systemctl", "is-system-running"])

@@ -100,6 +100,10 @@ pub struct State {
     pub api_port: u16,
     /// Token for the API.
     pub api_token: String,
+    /// Signs the cookies of browser sessions.
+    pub api_secret: String,
+    /// Whether our daemons are on the nodes.
+    pub daemons: Installed,
     /// Password of every BMC; the user is `admin`.
     pub bmc_password: String,
 }
@@ -123,6 +127,16 @@ pub enum Storage {
     Ceph,
     /// None: quicker, for tests of what needs no guests.
     None,
+}
+
+/// Whether something is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Installed {
+    /// It is.
+    Yes,
+    /// It is not.
+    No,
 }
 
 /// What runs guests.
@@ -150,6 +164,8 @@ impl State {
             api_url: String::new(),
             api_port: 0,
             api_token: random_hex(32)?,
+            api_secret: random_hex(32)?,
+            daemons: Installed::No,
             // IPMI 2.0 cuts passwords at 20 characters.
             bmc_password: random_hex(8)?,
         })
