@@ -5,7 +5,11 @@
     reason = "a tool, not a daemon: it runs cargo and the lab, and has no seams to run them through"
 )]
 
+mod apt;
 mod lab;
+mod openapi;
+mod test;
+mod workspace;
 
 use std::process::ExitCode;
 
@@ -23,11 +27,17 @@ enum Command {
     /// A real cluster on this machine
     #[command(subcommand)]
     Lab(lab::Command),
+    /// Run all checks and tests, those on the lab included
+    Test(test::Arguments),
+    /// Write the description of the API that is checked in
+    Openapi,
 }
 
 fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Lab(command) => lab::run(command),
+        Command::Test(arguments) => Ok(test::run(&arguments)),
+        Command::Openapi => openapi::write().map(|()| ExitCode::SUCCESS),
     };
     match result {
         Ok(code) => code,

@@ -1,0 +1,27 @@
+//! Where the workspace and its programs are.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// The workspace's root.
+pub(crate) fn root() -> PathBuf {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_owned()
+}
+
+/// The cargo that runs us.
+pub(crate) fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+/// A program that the debug build of the workspace made: it lies in the same target folder as this one.
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
+    let own = std::env::current_exe().context("cannot tell the own program's path")?;
+    let target = own
+        .parent()
+        .and_then(Path::parent)
+        .with_context(|| format!("{} has no target folder", own.display()))?;
+    Ok(target.join("debug").join(name))
+}
