@@ -173,3 +173,27 @@ async fn a_write_to_a_server_that_freezes_is_unknown_and_its_session_is_replaced
         .await
         .unwrap();
 }
+
+// A daemon that stops must not keep its locks from the others for a whole session timeout.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_session_ends_with_the_last_handle() {
+    let server = SERVER.get_or_init(Server::start).await;
+    let store = ZooKeeperStore::connect(ZooKeeperOptions {
+        session_timeout: Duration::from_secs(10),
+        ..options(server.port())
+    });
+    assert!(store.wait_connected(Duration::from_secs(60)).await);
+    let path = store.create_ephemeral_sequential("/last-", b"").await.unwrap();
+    let witness = server.client("").await;
+    let clone = store.clone();
+    drop(store);
+    clone.read("/").await.unwrap();
+    assert!(witness.check_stat(&path).await.unwrap().is_some());
+    let start = HostClock.now();
+    drop(clone);
+    eventually("the ephemeral znode is gone", async || {
+        witness.check_stat(&path).await.unwrap().is_none()
+    })
+    .await;
+    assert!(HostClock.now().since(start) < Duration::from_secs(8));
+}

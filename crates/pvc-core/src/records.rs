@@ -210,6 +210,14 @@ mod tests {
             },
             &format!(r#"{{"v":1,"state":"held","holder":"hv1","incarnation":{who},"counter":2}}"#),
         );
+        check(
+            &Incoming {
+                target: NodeName::new("hv3").unwrap(),
+                incarnation: incarnation(),
+                ceph_clients: CephClients::Unknown,
+            },
+            &format!(r#"{{"v":1,"target":"hv3","incarnation":{who},"ceph_clients":"unknown"}}"#),
+        );
         let owner = |ceph_clients| Owner {
             node: NodeName::new("hv2").unwrap(),
             incarnation: incarnation(),
