@@ -12,6 +12,7 @@ pub mod libvirt;
 pub mod lifetime;
 mod netlink;
 pub mod network;
+pub mod services;
 #[cfg(test)]
 mod testing;
 
