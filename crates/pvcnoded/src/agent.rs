@@ -1,5 +1,10 @@
 //! How this agent is, shared by its loops.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use pvc_core::time::BootTime;
 use tokio::sync::watch;
 
 use crate::node_lease::NodeRight;
@@ -56,5 +61,25 @@ impl AgentState {
 impl Default for AgentState {
     fn default() -> AgentState {
         AgentState::new()
+    }
+}
+
+/// When a loop last made progress: the service manager's watchdog is fed only while all of them do.
+#[derive(Debug, Clone, Default)]
+pub struct Pulse {
+    nanoseconds: Arc<AtomicU64>,
+}
+
+impl Pulse {
+    /// The loop makes progress.
+    pub fn beat(&self, now: BootTime) {
+        let nanoseconds = u64::try_from(now.since_boot().as_nanos()).unwrap_or(u64::MAX);
+        self.nanoseconds.store(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// How long it has made none. A loop that never began has made none since the host booted.
+    pub fn silent_for(&self, now: BootTime) -> Duration {
+        let last = Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed));
+        now.since(BootTime::from_duration(last))
     }
 }

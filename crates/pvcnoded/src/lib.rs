@@ -1,14 +1,20 @@
 //! The PVC node agent.
 //!
 //! * [`agent`]: where the agent is in its life, shared by its loops.
+//! * [`daemon`]: the process: threads, loops, start and stop.
+//! * [`registration`]: this life takes its place in the store.
 //! * [`node_lease`]: this agent is alive.
+//! * [`heartbeat`]: what is measured here, for people.
 //! * [`role`]: this node's part in the primary role.
 //! * [`vm`]: guests on this node.
 //! * [`stats`]: figures of the node and its guests.
 //! * [`host`]: the outside world, behind seams.
 pub mod agent;
+pub mod daemon;
+pub mod heartbeat;
 pub mod host;
 pub mod node_lease;
+pub mod registration;
 pub mod role;
 pub mod stats;
 pub mod vm;

@@ -1,3 +1,76 @@
-//! Entry point.
+//! The node agent's entry point.
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use pvc_common::config;
+use pvc_common::telemetry::{self, Format, Verbosity};
+use tracing::{error, warn};
+
+/// The PVC node agent: keeps this node's lease, takes part in the primary role, runs its guests.
+#[derive(Debug, Parser)]
+#[command(name = "pvcnoded", version)]
+struct Arguments {
+    /// The configuration file; otherwise PVC_CONFIG_FILE, otherwise /etc/pvc/pvc.conf.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Check the configuration, say all that is wrong with it, and exit.
+    #[arg(long, conflicts_with = "drop_role")]
+    check_config: bool,
+    /// Take the addresses of the primary role off this host and release the role; for when the agent has ended.
+    #[arg(long)]
+    drop_role: bool,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let path = arguments.config.unwrap_or_else(config::path_from_environment);
+    let node = match config::host_node_name() {
+        Ok(node) => node,
+        Err(error) => return complain(&format!("this host's name can't be a node's name: {error}")),
+    };
+    if arguments.check_config {
+        return match config::check(&path, &node) {
+            Ok(report) => {
+                eprintln!("{report}");
+                ExitCode::from(report.exit_code())
+            }
+            Err(error) => complain(&error.to_string()),
+        };
+    }
+    let loaded = config::load(&path, &node);
+    let verbosity = loaded.as_ref().map_or(Verbosity::Normal, |loaded| {
+        Verbosity::from(&loaded.config.logging)
+    });
+    let _telemetry = match telemetry::init(Format::detect(), verbosity) {
+        Ok(telemetry) => telemetry,
+        Err(error) => return complain(&error.to_string()),
+    };
+    let loaded = loaded
+        .map_err(|error| error!(%error, "no usable configuration"))
+        .ok();
+    let outcome = if arguments.drop_role {
+        pvcnoded::daemon::drop_role(loaded.as_ref().map(|loaded| &loaded.config))
+    } else {
+        let Some(loaded) = loaded else {
+            return ExitCode::FAILURE;
+        };
+        for finding in &loaded.warnings {
+            warn!(%finding, "configuration");
+        }
+        pvcnoded::daemon::run(loaded.config)
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!(error = format!("{error:#}"), "node agent ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn complain(what: &str) -> ExitCode {
+    eprintln!("pvcnoded: {what}");
+    ExitCode::FAILURE
+}

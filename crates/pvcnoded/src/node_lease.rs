@@ -14,6 +14,8 @@ use pvc_core::records::{NodeLease, PROTOCOL};
 use pvc_core::time::BootTime;
 use tracing::{debug, info, warn};
 
+use crate::agent::Pulse;
+
 /// Until when this agent may act on what it knows; shared by everything that must ask.
 #[derive(Debug, Clone, Default)]
 pub struct NodeRight {
@@ -69,6 +71,7 @@ pub struct NodeLeaseKeeper<S, C> {
     counter: u64,
     right: NodeRight,
     failing_since: Option<BootTime>,
+    pulse: Pulse,
 }
 
 impl<S: Store, C: Clock> NodeLeaseKeeper<S, C> {
@@ -80,6 +83,7 @@ impl<S: Store, C: Clock> NodeLeaseKeeper<S, C> {
         incarnation: Incarnation,
         version: ZnodeVersion,
         right: NodeRight,
+        pulse: Pulse,
     ) -> Self {
         let timing = LeaseTiming::DEFAULT;
         Self {
@@ -92,6 +96,7 @@ impl<S: Store, C: Clock> NodeLeaseKeeper<S, C> {
             counter: 0,
             right,
             failing_since: None,
+            pulse,
         }
     }
 
@@ -102,6 +107,7 @@ impl<S: Store, C: Clock> NodeLeaseKeeper<S, C> {
     /// by itself.
     pub async fn round(&mut self) -> Result<(), LeaseLost> {
         let sent = self.clock.now();
+        self.pulse.beat(sent);
         match self.renew(sent).await {
             Ok(()) => self.clock.sleep_until(sent + self.timing.period).await,
             Err(RoundError::Lost(lost)) => return Err(lost),

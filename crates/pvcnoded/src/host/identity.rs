@@ -153,6 +153,18 @@ fn write_whole(path: &Path, text: &str) -> Result<(), IdentityError> {
         })
 }
 
+/// Whether an agent runs on this host now.
+///
+/// # Errors
+/// [`IdentityError`] when it can't be told.
+pub fn agent_runs(files: &IdentityFiles) -> Result<bool, IdentityError> {
+    match lock(&files.runtime.join("agent.lock")) {
+        Ok(_) => Ok(false),
+        Err(IdentityError::AlreadyRunning { .. }) => Ok(true),
+        Err(error) => Err(error),
+    }
+}
+
 fn lock(path: &Path) -> Result<File, IdentityError> {
     let failed = |source| IdentityError::File {
         action: "lock",

@@ -20,7 +20,7 @@ use pvc_core::time::BootTime;
 use tracing::{debug, error, info, warn};
 
 use super::tenure_file::{TenureFile, TenureNote};
-use crate::agent::{AgentPhase, AgentState};
+use crate::agent::{AgentPhase, AgentState, Pulse};
 use crate::host::{AddressOutcome, HostNetwork, RoleAddress};
 
 /// How long contenders wait for each other.
@@ -71,6 +71,8 @@ pub struct RoleParts<S, C, N, R> {
     pub agent: AgentState,
     /// Where the tenure is noted.
     pub tenure_file: TenureFile,
+    /// Beaten at every look at the clock.
+    pub pulse: Pulse,
 }
 
 /// Keeps this node's part in the primary role.
@@ -137,6 +139,7 @@ impl<S: Store, C: Clock, N: HostNetwork, R: RoleServices> RoleKeeper<S, C, N, R>
     /// One step: look, decide, act; or wait until there may be something to do.
     pub async fn round(&mut self) {
         let now = self.parts.clock.now();
+        self.parts.pulse.beat(now);
         if !self.fresh || (self.standing_by() && now.since(self.observed_at) >= self.timing.poll) {
             self.observe().await;
         }
@@ -197,7 +200,9 @@ impl<S: Store, C: Clock, N: HostNetwork, R: RoleServices> RoleKeeper<S, C, N, R>
             match select(work.as_mut(), tick).await {
                 Either::Left((output, _)) => return output,
                 Either::Right(((), _)) => {
-                    if let Some(reason) = self.machine.urgent(self.parts.clock.now()) {
+                    let now = self.parts.clock.now();
+                    self.parts.pulse.beat(now);
+                    if let Some(reason) = self.machine.urgent(now) {
                         self.drop_addresses(reason).await;
                     }
                 }

@@ -193,6 +193,7 @@ impl Cluster {
                 upstream_ip: "10.100.0.250/24".into(),
                 agent: host.agent.clone(),
                 tenure_file: TenureFile::in_directory(&host.directory),
+                pulse: Pulse::default(),
             },
             RoleTiming::DEFAULT,
         );

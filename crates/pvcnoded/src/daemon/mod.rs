@@ -1,0 +1,343 @@
+//! The agent as a process: its threads, its loops, its start and its end.
+//!
+//! | thread | what runs there |
+//! |---|---|
+//! | `lease` | node lease, primary role and the watchdog, over a store client of their own |
+//! | main runtime | registration, guests, statistics |
+//! | others | libvirt calls, the log writer |
+//!
+//! Nothing that can hang (Ceph, libvirt, disks, the log) runs on the lease thread (I6).
+//!
+//! Start: configuration, the host's bridges, services, store, schema, registration (`init`), guests that run already
+//! are confirmed, `run`. Stop: `shutdown`, the role is handed over, `stop`. Guests are never touched by either (I8).
+
+mod addresses;
+mod drop_role;
+mod guests;
+mod lease_thread;
+mod services;
+
+pub use drop_role::drop_role;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use pvc_common::clock::{Clock as _, HostClock};
+use pvc_common::config::Config;
+use pvc_common::keys;
+use pvc_common::schema::{self, Prepared};
+use pvc_common::store::zookeeper::{ZooKeeperOptions, ZooKeeperStore};
+use pvc_common::store::{Store as _, StoreExt as _, Txn};
+use pvc_core::ids::{Incarnation, NodeName};
+use pvc_core::records::PrimaryRecord;
+use pvc_core::states::DaemonState;
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+
+use crate::agent::{AgentPhase, AgentState};
+use crate::heartbeat::Heartbeat;
+use crate::host::identity::{IdentityFiles, begin_life};
+use crate::host::network::{KernelNetwork, ensure_bridges};
+use crate::registration::{Registrant, RegistrationError, register};
+use guests::Guests;
+use lease_thread::LeaseThread;
+
+/// A new node takes guests at once if this file is there (as with PVC 1.0.3).
+const AUTOREADY_FILE: &str = "/etc/pvc/autoready";
+/// Between two tries to reach a store that does not answer.
+const STORE_RETRY: Duration = Duration::from_secs(1);
+/// How long an orderly stop waits for the role to be handed over.
+const HAND_OVER_WITHIN: Duration = Duration::from_secs(12);
+/// How long it waits for another node to be named, once the addresses are off.
+const SUCCESSOR_WITHIN: Duration = Duration::from_secs(3);
+/// How long it waits for what is being done to guests.
+const GUESTS_WITHIN: Duration = Duration::from_secs(10);
+
+/// The runtime directory of the configuration, which is made by the unit.
+pub fn runtime_directory(config: &Config) -> PathBuf {
+    config.paths.dynamic_directory.clone()
+}
+
+/// How stores are reached from this node.
+fn store_options(config: &Config) -> ZooKeeperOptions {
+    ZooKeeperOptions::new(config.zookeeper_servers().join(","))
+}
+
+/// Runs the agent until it is asked to stop.
+///
+/// # Errors
+/// What kept it from starting, or made it give up: the service manager restarts it, and it begins anew from what it
+/// can read.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    // A task that panics would leave its duty undone and everything else going: better down than wrong.
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
+    let files = IdentityFiles::from_environment();
+    let life = begin_life(&files).context("failed to begin a life of this agent")?;
+    info!(node = %config.node, incarnation = %life.incarnation, mode = %config.mode, "node agent starts");
+    prepare_host(&config)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .thread_name("agent")
+        .build()
+        .context("failed to start the runtime")?;
+    let outcome = runtime.block_on(
+        Daemon {
+            config,
+            incarnation: life.incarnation.clone(),
+        }
+        .live(),
+    );
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+/// Addresses first: nothing of an earlier life may answer, and the store is reached over them.
+fn prepare_host(config: &Config) -> anyhow::Result<()> {
+    let network = KernelNetwork::new(HostClock);
+    let dropped = network
+        .drop_role_addresses(&addresses::floating(config))
+        .context("failed to take the addresses of the primary role off this host")?;
+    if !dropped.is_empty() {
+        warn!(
+            ?dropped,
+            "took off addresses that an earlier life of this agent had left"
+        );
+    }
+    if config.subsystems.networking {
+        let changes =
+            ensure_bridges(&config.cluster.networks).context("failed to set the host's bridges up")?;
+        for change in changes {
+            info!(change, "host network changed");
+        }
+    }
+    Ok(())
+}
+
+fn tell_systemd(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        warn!(%error, "failed to notify the service manager");
+    }
+}
+
+struct Daemon {
+    config: Config,
+    incarnation: Incarnation,
+}
+
+impl Daemon {
+    async fn live(self) -> anyhow::Result<()> {
+        let mut terminate = signal(SignalKind::terminate()).context("failed to listen for signals")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for signals")?;
+        let stop = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        tokio::pin!(stop);
+        let agent = AgentState::new();
+        let mut leases = LeaseThread::start(&self.config)?;
+        tell_systemd(&[
+            NotifyState::Ready,
+            NotifyState::Status("waiting for the coordination store"),
+        ]);
+        let store = ZooKeeperStore::connect(store_options(&self.config));
+        let guests = Guests::new(&self.config, &self.incarnation, &agent, store.clone())?;
+
+        let registered = tokio::select! {
+            biased;
+            () = &mut stop => return Ok(()),
+            registered = self.join_cluster(&store, &agent) => registered?,
+        };
+        let mut lost = leases.hold(&self.config, &self.incarnation, &agent, registered)?;
+        let (stop_guests, guests_stop) = watch::channel(false);
+        let mut guests = guests.prepare().await;
+        let heartbeat = Heartbeat::new(&self.config, store.clone(), agent.clone(), guests.statistics());
+        agent.enter(AgentPhase::Running);
+        if let Err(error) = heartbeat.publish_state(DaemonState::Run).await {
+            warn!(%error, "failed to publish that this node runs; the heartbeat will");
+        }
+        info!("node runs");
+        tell_systemd(&[NotifyState::Status("running")]);
+        let heartbeat = tokio::spawn(heartbeat.run());
+        let mut guests = tokio::spawn(async move { guests.run(guests_stop).await });
+
+        tokio::select! {
+            () = &mut stop => {}
+            reason = lost.recv() => {
+                let reason = reason.unwrap_or_else(|| "the lease thread has ended".to_owned());
+                // The addresses are off already: the lease thread sees to that before it tells.
+                error!(reason, "this agent must not act any more");
+                anyhow::bail!(reason);
+            }
+        }
+        info!("node agent was asked to stop");
+        tell_systemd(&[NotifyState::Stopping]);
+        agent.enter(AgentPhase::ShuttingDown);
+        self.publish(&store, DaemonState::Shutdown).await;
+        self.hand_over(&store, &mut leases).await;
+        // It has been asked; the receiver may be gone already.
+        let _ = stop_guests.send(true);
+        if HostClock.timeout(GUESTS_WITHIN, &mut guests).await.is_none() {
+            warn!("something is still being done to a guest; the next life of this agent will find out");
+        }
+        heartbeat.abort();
+        self.publish(&store, DaemonState::Stop).await;
+        info!("node agent stops");
+        Ok(())
+    }
+
+    /// Waits for the store, prepares its schema, registers.
+    async fn join_cluster(
+        &self,
+        store: &ZooKeeperStore,
+        agent: &AgentState,
+    ) -> anyhow::Result<pvc_core::ids::ZnodeVersion> {
+        let registrant = Registrant {
+            node: self.config.node.clone(),
+            mode: self.config.mode,
+            incarnation: self.incarnation.clone(),
+            ready_when_new: std::path::Path::new(AUTOREADY_FILE).exists(),
+            bmc: self
+                .config
+                .fencing
+                .bmc
+                .as_ref()
+                .map(|bmc| (bmc.hostname.clone(), bmc.username.clone(), bmc.password.clone())),
+        };
+        let mut said = None;
+        loop {
+            store.wait_connected(STORE_RETRY * 5).await;
+            let trouble = match self.try_join(store, agent, &registrant).await {
+                Ok(version) => return Ok(version),
+                Err(JoinError::Final(error)) => return Err(error),
+                Err(JoinError::Later(reason)) => reason,
+            };
+            if said.as_ref() != Some(&trouble) {
+                warn!(reason = %trouble, "not part of the cluster yet");
+                tell_systemd(&[NotifyState::Status(&trouble)]);
+                said = Some(trouble);
+            }
+            HostClock.sleep(STORE_RETRY).await;
+        }
+    }
+
+    async fn try_join(
+        &self,
+        store: &ZooKeeperStore,
+        agent: &AgentState,
+        registrant: &Registrant,
+    ) -> Result<pvc_core::ids::ZnodeVersion, JoinError> {
+        match schema::prepare(store, &HostClock, &self.config.node).await {
+            Ok(Prepared::WaitingFor { nodes }) => {
+                let names: Vec<_> = nodes.iter().map(NodeName::to_string).collect();
+                return Err(JoinError::Later(format!(
+                    "the store has the schema of an earlier release; waiting for its agents on {}",
+                    names.join(", ")
+                )));
+            }
+            Ok(Prepared::Initialised | Prepared::Migrated { .. } | Prepared::AlreadySo) => {}
+            Err(error) => return Err(JoinError::Later(chain(&error))),
+        }
+        self.name_cluster(store).await;
+        register(store, &HostClock, registrant, agent.node_right())
+            .await
+            .map_err(|error| match error {
+                RegistrationError::NameTaken { .. } => JoinError::Final(error.into()),
+                RegistrationError::Read(_) | RegistrationError::Write(_) | RegistrationError::Contended => {
+                    JoinError::Later(chain(&error))
+                }
+            })
+    }
+
+    /// The cluster's name, for clients: from the configuration of whoever starts.
+    async fn name_cluster(&self, store: &ZooKeeperStore) {
+        let key = keys::config().cluster_name();
+        let name = &self.config.cluster.name;
+        let outcome = match store.require(&key).await {
+            Ok(known) if known.value == *name => return,
+            Ok(known) => store.commit(Txn::new().set(&key, name, known.version)).await,
+            Err(error) => {
+                warn!(%error, "failed to read the cluster's name");
+                return;
+            }
+        };
+        if let Err(error) = outcome {
+            warn!(%error, "failed to write the cluster's name");
+        }
+    }
+
+    async fn publish(&self, store: &ZooKeeperStore, state: DaemonState) {
+        let key = keys::node(&self.config.node).daemon_state();
+        match store.commit(Txn::new().overwrite(&key, &state)).await {
+            Ok(_) => info!(%state, "published the daemon state"),
+            Err(error) => warn!(%error, %state, "failed to publish the daemon state"),
+        }
+    }
+
+    /// The role first, so that nothing of it is missing while the rest of this node winds down.
+    async fn hand_over(&self, store: &ZooKeeperStore, leases: &mut LeaseThread) {
+        if HostClock
+            .timeout(HAND_OVER_WITHIN, leases.out_of_role())
+            .await
+            .is_none()
+        {
+            warn!(
+                "the primary role was not handed over in time; others will take it once its lease has ended"
+            );
+            return;
+        }
+        let alone = !self
+            .config
+            .cluster
+            .coordinator_nodes
+            .iter()
+            .any(|node| *node != self.config.node);
+        if alone {
+            return;
+        }
+        let named = async {
+            let key = keys::config().primary_node();
+            loop {
+                match store.require(&key).await {
+                    Ok(record) if record.value == PrimaryRecord::None => {
+                        HostClock.sleep(STORE_RETRY / 10).await
+                    }
+                    Ok(_) | Err(_) => return,
+                }
+            }
+        };
+        if HostClock.timeout(SUCCESSOR_WITHIN, named).await.is_none() {
+            warn!("no other node has taken the primary role yet");
+        }
+    }
+}
+
+enum JoinError {
+    /// It may come right by itself.
+    Later(String),
+    /// It will not.
+    Final(anyhow::Error),
+}
+
+/// An error with all its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
