@@ -23,5 +23,6 @@ mod routes;
 pub mod server;
 mod snapshot;
 mod status;
+mod vm;
 
 pub use openapi::openapi;

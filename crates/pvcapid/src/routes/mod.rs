@@ -6,6 +6,7 @@
 pub(crate) mod node;
 pub(crate) mod root;
 pub(crate) mod status;
+pub(crate) mod vm;
 
 use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use pvc_api::PREFIX;
@@ -37,6 +38,28 @@ pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
                         .route(web::post().to(node::set_coordinator_state::<S>)),
                 )
                 .service(resource("/node/{node}/domain-state").route(web::get().to(node::domain_state::<S>)))
+                .service(
+                    resource("/vm")
+                        .route(web::get().to(vm::index::<S>))
+                        .route(web::post().to(vm::create::<S>)),
+                )
+                .service(
+                    resource("/vm/{vm}")
+                        .route(web::get().to(vm::show::<S>))
+                        .route(web::post().to(vm::create_named::<S>))
+                        .route(web::put().to(vm::modify::<S>))
+                        .route(web::delete().to(vm::remove::<S>)),
+                )
+                .service(
+                    resource("/vm/{vm}/state")
+                        .route(web::get().to(vm::state::<S>))
+                        .route(web::post().to(vm::set_state::<S>)),
+                )
+                .service(
+                    resource("/vm/{vm}/node")
+                        .route(web::get().to(vm::node::<S>))
+                        .route(web::post().to(vm::move_to)),
+                )
                 .default_service(web::to(no_route)),
         )
         .default_service(web::to(no_route));

@@ -1,0 +1,424 @@
+//! Guests.
+
+use actix_web::{HttpResponse, Responder, web};
+use pvc_api::message::{ErrorReply, Message};
+use pvc_api::vm::{Vm, VmNodeReply, VmStateReply};
+use pvc_common::clock::Clock;
+use pvc_common::store::Store;
+use pvc_core::ids::{NodeName, TagName};
+use pvc_core::states::{MigrationMethod, NodeSelector, VmState};
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::message;
+use crate::app::App;
+use crate::error::ApiError;
+use crate::extract::{self, Params};
+use crate::filter::NameFilter;
+use crate::vm::define::{Apply, Definition, Tag};
+use crate::vm::list::{Sense, VmFilter};
+use crate::vm::record::{self, Record};
+use crate::vm::state::Reply;
+use crate::vm::transition::{Force, Request};
+use crate::vm::{define, list, state, undefine};
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListParams {
+    /// A regular expression over names; it matches anywhere unless it begins with `^` or ends with `$`.
+    limit: Option<String>,
+    /// Only guests on this node.
+    #[serde(default, deserialize_with = "extract::optional_word")]
+    #[param(value_type = Option<String>)]
+    node: Option<NodeName>,
+    /// Only guests in this state.
+    #[serde(default, deserialize_with = "extract::optional_word")]
+    #[param(value_type = Option<String>)]
+    state: Option<VmState>,
+    /// Only guests with this tag.
+    #[serde(default, deserialize_with = "extract::optional_word")]
+    #[param(value_type = Option<String>)]
+    tag: Option<TagName>,
+    /// Turns `node`, `state` and `tag` round.
+    #[serde(default, deserialize_with = "extract::boolean")]
+    negate: bool,
+}
+
+/// The guests that fit everything that is asked for, sorted by name.
+#[utoipa::path(
+    get, path = "/vm", operation_id = "list_vms", tag = "vm", params(ListParams),
+    responses(
+        (status = 200, description = "The guests", body = Vec<Vm>),
+        (status = 400, description = "A parameter is wrong; the message names it", body = ErrorReply),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 404, description = "No guest fits", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn index<S: Store>(
+    app: web::Data<App<S>>,
+    Params(params): Params<ListParams>,
+) -> Result<impl Responder, ApiError> {
+    let filter = VmFilter {
+        name: NameFilter::parse(params.limit.as_deref())?,
+        node: params.node,
+        state: params.state,
+        tag: params.tag,
+        sense: if params.negate {
+            Sense::Negated
+        } else {
+            Sense::Matching
+        },
+    };
+    let vms = app
+        .promptly(list::list(&app.store, app.clock.wall(), &filter))
+        .await?;
+    if vms.is_empty() {
+        return Err(ApiError::not_found("No VM fits what was asked for"));
+    }
+    Ok(web::Json(vms))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DefineParams {
+    /// The nodes that it may run on: separated by commas, or given several times. Any if none is named.
+    #[serde(default)]
+    limit: Vec<String>,
+    /// The node to put it on; the best one if none is named.
+    #[serde(default, deserialize_with = "extract::optional_word")]
+    #[param(value_type = Option<String>)]
+    node: Option<NodeName>,
+    /// How the best node is chosen: `mem`, `memprov`, `load`, `vcpus`, `vms`, or `none` for the cluster's way.
+    #[serde(default, deserialize_with = "extract::optional_word")]
+    #[param(value_type = Option<String>)]
+    selector: Option<NodeSelector>,
+    /// Whether it is started when its node becomes ready the next time.
+    #[serde(default, deserialize_with = "extract::boolean")]
+    autostart: bool,
+    /// How it may be moved: `live`, `shutdown`, or `none` for live if possible.
+    #[serde(default, deserialize_with = "extract::optional_word")]
+    #[param(value_type = Option<String>)]
+    migration_method: Option<MigrationMethod>,
+    /// How long it may pause at the end of a live migration, in milliseconds; 300 if not given.
+    #[serde(default, deserialize_with = "extract::optional_word")]
+    #[param(value_type = Option<u32>)]
+    migration_max_downtime: Option<u32>,
+    /// Tags; may be given several times.
+    #[serde(default)]
+    user_tags: Vec<String>,
+    /// Tags that can not be removed; may be given several times.
+    #[serde(default)]
+    protected_tags: Vec<String>,
+    /// Its libvirt XML.
+    xml: String,
+}
+
+impl DefineParams {
+    fn definition(self) -> Result<Definition, ApiError> {
+        let limit = self
+            .limit
+            .iter()
+            .flat_map(|limit| limit.split(','))
+            .map(str::trim)
+            .filter(|name| !name.is_empty())
+            .map(|name| NodeName::new(name).map_err(|error| ApiError::invalid("limit", error)))
+            .collect::<Result<Vec<_>, _>>()?;
+        let mut tags: Vec<Tag> = Vec::new();
+        for (parameter, names, protected) in [
+            ("user_tags", &self.user_tags, false),
+            ("protected_tags", &self.protected_tags, true),
+        ] {
+            for name in names {
+                let name =
+                    TagName::new(name.as_str()).map_err(|error| ApiError::invalid(parameter, error))?;
+                if tags.iter().any(|tag| tag.name == name) {
+                    return Err(ApiError::invalid(
+                        parameter,
+                        format!("tag {name} is given more than once"),
+                    ));
+                }
+                tags.push(Tag { name, protected });
+            }
+        }
+        Ok(Definition {
+            xml: self.xml,
+            node: self.node,
+            limit,
+            selector: self.selector.unwrap_or(NodeSelector::None),
+            autostart: self.autostart,
+            migration_method: self.migration_method.unwrap_or(MigrationMethod::None),
+            migration_max_downtime_ms: self.migration_max_downtime.unwrap_or(300),
+            tags,
+        })
+    }
+}
+
+/// Defines a guest. It is in state `stop` then.
+#[utoipa::path(
+    post, path = "/vm", operation_id = "define_vm", tag = "vm", params(DefineParams),
+    responses(
+        (status = 200, description = "Defined", body = Message),
+        (status = 400, description = "A parameter is missing or wrong; the message names it", body = ErrorReply),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 409, description = "Name, UUID or a volume is taken, or no node fits", body = ErrorReply),
+        (status = 413, description = "The XML is too large", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn create<S: Store>(
+    app: web::Data<App<S>>,
+    Params(params): Params<DefineParams>,
+) -> Result<impl Responder, ApiError> {
+    let definition = params.definition()?;
+    let text = app.promptly(define::define(&app.store, &definition)).await?;
+    Ok(message(text))
+}
+
+/// Defines a guest. As without the name, which has to be that of the XML.
+#[utoipa::path(
+    post, path = "/vm/{vm}", operation_id = "define_vm_by_name", tag = "vm",
+    params(("vm" = String, Path, description = "The guest's name or UUID"), DefineParams),
+    responses(
+        (status = 200, description = "Defined", body = Message),
+        (status = 400, description = "A parameter is missing or wrong; the message names it", body = ErrorReply),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 409, description = "Name, UUID or a volume is taken, or no node fits", body = ErrorReply),
+        (status = 413, description = "The XML is too large", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn create_named<S: Store>(
+    app: web::Data<App<S>>,
+    vm: web::Path<String>,
+    Params(params): Params<DefineParams>,
+) -> Result<impl Responder, ApiError> {
+    let definition = params.definition()?;
+    let guest = define::parse_xml(&definition.xml)?;
+    if guest.name.as_str() != vm.as_str() && guest.uuid.to_string() != *vm {
+        return Err(ApiError::invalid(
+            "xml",
+            format!("it describes VM {}, and the request is for {vm}", guest.name),
+        ));
+    }
+    let text = app.promptly(define::define(&app.store, &definition)).await?;
+    Ok(message(text))
+}
+
+/// One guest, as a list of one.
+#[utoipa::path(
+    get, path = "/vm/{vm}", operation_id = "show_vm", tag = "vm",
+    params(("vm" = String, Path, description = "The guest's name or UUID")),
+    responses(
+        (status = 200, description = "The guest, as a list of one", body = Vec<Vm>),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 404, description = "There is no such guest", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn show<S: Store>(
+    app: web::Data<App<S>>,
+    vm: web::Path<String>,
+) -> Result<impl Responder, ApiError> {
+    let found = app
+        .promptly(async {
+            let id = record::find(&app.store, &vm).await?;
+            list::one(&app.store, app.clock.wall(), id).await
+        })
+        .await?;
+    Ok(web::Json([found]))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ModifyParams {
+    /// Whether it is restarted, so that the change applies now.
+    #[serde(default, deserialize_with = "extract::boolean")]
+    restart: bool,
+    /// Its new libvirt XML, with the same name and UUID.
+    xml: String,
+}
+
+/// Replaces a guest's definition.
+#[utoipa::path(
+    put, path = "/vm/{vm}", operation_id = "modify_vm", tag = "vm",
+    params(("vm" = String, Path, description = "The guest's name or UUID"), ModifyParams),
+    responses(
+        (status = 200, description = "Replaced", body = Message),
+        (status = 400, description = "A parameter is missing or wrong; the message names it", body = ErrorReply),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 404, description = "There is no such guest", body = ErrorReply),
+        (status = 409, description = "A volume belongs to another guest", body = ErrorReply),
+        (status = 413, description = "The XML is too large", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn modify<S: Store>(
+    app: web::Data<App<S>>,
+    vm: web::Path<String>,
+    Params(params): Params<ModifyParams>,
+) -> Result<impl Responder, ApiError> {
+    let apply = if params.restart {
+        Apply::Now
+    } else {
+        Apply::AtNextStart
+    };
+    let text = app
+        .promptly(async {
+            let id = record::find(&app.store, &vm).await?;
+            define::modify(&app.store, id, &params.xml, apply).await
+        })
+        .await?;
+    Ok(message(text))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct RemoveParams {
+    /// Whether its volumes are removed as well. Not possible yet.
+    #[serde(default, deserialize_with = "extract::boolean")]
+    delete_disks: bool,
+}
+
+/// Stops a guest and removes its definition. Its volumes are kept.
+#[utoipa::path(
+    delete, path = "/vm/{vm}", operation_id = "undefine_vm", tag = "vm",
+    params(("vm" = String, Path, description = "The guest's name or UUID"), RemoveParams),
+    responses(
+        (status = 200, description = "Removed", body = Message),
+        (status = 400, description = "A parameter is wrong; the message names it", body = ErrorReply),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 404, description = "There is no such guest", body = ErrorReply),
+        (status = 409, description = "The guest can not be stopped now", body = ErrorReply),
+        (status = 501, description = "Volumes can not be removed yet", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+        (status = 504, description = "The guest was not seen to stop in time", body = ErrorReply),
+    )
+)]
+pub(crate) async fn remove<S: Store>(
+    app: web::Data<App<S>>,
+    vm: web::Path<String>,
+    Params(params): Params<RemoveParams>,
+) -> Result<impl Responder, ApiError> {
+    if params.delete_disks {
+        return Err(ApiError::not_implemented(
+            "This release can not remove volumes yet; ask without delete_disks, and remove them with rbd",
+        ));
+    }
+    let id = app.promptly(record::find(&app.store, &vm)).await?;
+    Ok(message(undefine::undefine(&app, id).await?))
+}
+
+/// A guest's state.
+#[utoipa::path(
+    get, path = "/vm/{vm}/state", operation_id = "vm_state", tag = "vm",
+    params(("vm" = String, Path, description = "The guest's name or UUID")),
+    responses(
+        (status = 200, description = "The state", body = VmStateReply),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 404, description = "There is no such guest", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn state<S: Store>(
+    app: web::Data<App<S>>,
+    vm: web::Path<String>,
+) -> Result<impl Responder, ApiError> {
+    let record = read(&app, &vm).await?;
+    Ok(web::Json(VmStateReply {
+        name: record.name.to_string(),
+        state: record.state.value,
+    }))
+}
+
+async fn read<S: Store>(app: &App<S>, vm: &str) -> Result<Record, ApiError> {
+    app.promptly(async {
+        let id = record::find(&app.store, vm).await?;
+        Record::require(&app.store, id).await
+    })
+    .await
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct StateParams {
+    /// `start`, `shutdown`, `stop`, `restart` or `disable`.
+    #[serde(deserialize_with = "extract::word")]
+    #[param(value_type = String)]
+    state: Request,
+    /// Overrides the safety check: of a mirror, of a migration, or of an orderly shutdown before `disable`.
+    #[serde(default, deserialize_with = "extract::boolean")]
+    force: bool,
+    /// Answers only when the shutdown or restart is over.
+    #[serde(default, deserialize_with = "extract::boolean")]
+    wait: bool,
+}
+
+/// Asks for another state of a guest. Its node carries it out after the reply, unless `wait` is given.
+#[utoipa::path(
+    post, path = "/vm/{vm}/state", operation_id = "set_vm_state", tag = "vm",
+    params(("vm" = String, Path, description = "The guest's name or UUID"), StateParams),
+    responses(
+        (status = 200, description = "Asked for, or so already", body = Message),
+        (status = 400, description = "A parameter is missing or wrong; the message names it", body = ErrorReply),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 404, description = "There is no such guest", body = ErrorReply),
+        (status = 409, description = "Not possible in the guest's present state", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+        (status = 504, description = "Asked for, but not done in the time that a request may wait", body = ErrorReply),
+    )
+)]
+pub(crate) async fn set_state<S: Store>(
+    app: web::Data<App<S>>,
+    vm: web::Path<String>,
+    Params(params): Params<StateParams>,
+) -> Result<impl Responder, ApiError> {
+    let force = if params.force { Force::Yes } else { Force::No };
+    let reply = if params.wait {
+        Reply::WhenDone
+    } else {
+        Reply::AtOnce
+    };
+    let id = app.promptly(record::find(&app.store, &vm)).await?;
+    Ok(message(
+        state::request(&app, id, params.state, force, reply).await?,
+    ))
+}
+
+/// Where a guest is.
+#[utoipa::path(
+    get, path = "/vm/{vm}/node", operation_id = "vm_node", tag = "vm",
+    params(("vm" = String, Path, description = "The guest's name or UUID")),
+    responses(
+        (status = 200, description = "Its node", body = VmNodeReply),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 404, description = "There is no such guest", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn node<S: Store>(
+    app: web::Data<App<S>>,
+    vm: web::Path<String>,
+) -> Result<impl Responder, ApiError> {
+    let record = read(&app, &vm).await?;
+    Ok(web::Json(VmNodeReply {
+        name: record.name.to_string(),
+        node: record.node.value.to_string(),
+        last_node: record.last_node.map(|node| node.to_string()).unwrap_or_default(),
+    }))
+}
+
+/// Moving guests is not possible yet.
+#[utoipa::path(
+    post, path = "/vm/{vm}/node", operation_id = "move_vm", tag = "vm",
+    params(("vm" = String, Path, description = "The guest's name or UUID")),
+    responses(
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 501, description = "This release can not move guests yet", body = ErrorReply),
+    )
+)]
+pub(crate) async fn move_to() -> Result<HttpResponse, ApiError> {
+    Err(ApiError::not_implemented(
+        "This release can not move or migrate VMs yet",
+    ))
+}

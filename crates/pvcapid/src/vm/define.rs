@@ -1,0 +1,412 @@
+//! Defining a guest, and replacing its definition.
+//!
+//! Names and volumes must be unique over all guests, which no version of one guest's keys can tell. So every write
+//! here also writes the container of all guests, at the version that was there before the others were looked at: of
+//! two definitions at a time one fails and looks again.
+
+use pvc_api::message::ErrorCode;
+use pvc_api::node::Node;
+use pvc_common::keys;
+use pvc_common::keys::values::{CommaList, Nothing, OrNone};
+use pvc_common::store::{Store, StoreError, StoreExt, Txn, Znode, ZnodeVersion};
+use pvc_core::guest_xml::{self, GuestXml, InterfaceKind};
+use pvc_core::ids::{NodeName, TagName, VmId, VolumeId};
+use pvc_core::states::{MigrationMethod, NodeSelector, VmState};
+
+use super::place::{self, Need};
+use super::record::{self, Record};
+use super::{RETRIES, volumes};
+use crate::error::ApiError;
+use crate::node::{self, NodeFilter};
+use crate::snapshot::{Snapshot, Wanted};
+
+/// The longest XML that is stored, in bytes: it is written in one transaction with the guest's other keys, and the
+/// store takes 1 MiB in all.
+const XML_LIMIT: usize = 900 * 1024;
+
+/// What a client asks to be defined.
+#[derive(Debug)]
+pub(crate) struct Definition {
+    pub(crate) xml: String,
+    pub(crate) node: Option<NodeName>,
+    pub(crate) limit: Vec<NodeName>,
+    pub(crate) selector: NodeSelector,
+    pub(crate) autostart: bool,
+    pub(crate) migration_method: MigrationMethod,
+    pub(crate) migration_max_downtime_ms: u32,
+    pub(crate) tags: Vec<Tag>,
+}
+
+/// A tag that a client asks for.
+#[derive(Debug)]
+pub(crate) struct Tag {
+    pub(crate) name: TagName,
+    pub(crate) protected: bool,
+}
+
+/// The guest that `xml` describes.
+pub(crate) fn parse_xml(xml: &str) -> Result<GuestXml, ApiError> {
+    if xml.len() > XML_LIMIT {
+        return Err(ApiError::new(
+            ErrorCode::TooLarge,
+            format!("The XML has {} bytes; at most {XML_LIMIT} are taken", xml.len()),
+        ));
+    }
+    guest_xml::parse(xml).map_err(|error| ApiError::invalid("xml", error))
+}
+
+/// Defines a guest in state `stop`. Answers in words.
+pub(crate) async fn define<S: Store>(store: &S, definition: &Definition) -> Result<String, ApiError> {
+    let guest = parse_xml(&definition.xml)?;
+    let id = guest.uuid;
+    for _ in 0..RETRIES {
+        let nodes = node::list(store, &NodeFilter::default()).await?;
+        let target = target(store, &nodes, definition, &guest).await?;
+        let others = Others::read(store).await?;
+        check_names(&others, &guest)?;
+        check_volumes(store, &others, &guest).await?;
+        let txn = creation(definition, &guest, &target);
+        match store.commit(others.touch(txn)).await {
+            Ok(_) => {
+                tracing::info!(vm = %id, name = %guest.name, node = %target, "VM defined");
+                return Ok(format!("VM {} is defined on node {target}", guest.name));
+            }
+            Err(StoreError::BadVersion { .. } | StoreError::NodeExists { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(ApiError::busy("The list of VMs"))
+}
+
+/// Whether the guest is restarted so that a change applies now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Apply {
+    Now,
+    AtNextStart,
+}
+
+/// Replaces a guest's XML. Answers in words.
+pub(crate) async fn modify<S: Store>(
+    store: &S,
+    id: VmId,
+    xml: &str,
+    apply: Apply,
+) -> Result<String, ApiError> {
+    let guest = parse_xml(xml)?;
+    if guest.uuid != id {
+        return Err(ApiError::invalid(
+            "xml",
+            format!(
+                "<domain><uuid> is {}, but the VM has {id}; a VM keeps its UUID",
+                guest.uuid
+            ),
+        ));
+    }
+    let keys = keys::domain(id);
+    let filter = NodeFilter::default();
+    for _ in 0..RETRIES {
+        let record = Record::require(store, id).await?;
+        if guest.name != record.name {
+            return Err(ApiError::invalid(
+                "xml",
+                format!(
+                    "<domain><name> is {}, but the VM is named {}; renaming a VM is a request of its own",
+                    guest.name, record.name
+                ),
+            ));
+        }
+        let nodes = node::list(store, &filter).await?;
+        if let Some(node) = nodes.iter().find(|node| node.name == record.node.value.as_str()) {
+            fits(node, &guest)?;
+        }
+        let others = Others::read(store).await?;
+        check_volumes(store, &others, &guest).await?;
+        let mut wanted = Wanted::default();
+        wanted.key(&keys.xml()).key(&keys.volumes());
+        let seen = Snapshot::read(store, wanted).await?;
+        let mut txn = Txn::new()
+            .set(&keys.xml(), &xml.to_owned(), seen.require(&keys.xml())?.version)
+            .set(
+                &keys.volumes(),
+                &CommaList(volume_list(&guest)),
+                seen.require(&keys.volumes())?.version,
+            );
+        let restarts = apply == Apply::Now && record.state.value == VmState::Start;
+        if restarts {
+            txn = txn.check(&keys.node(), record.node.version).set(
+                &keys.state(),
+                &VmState::Restart,
+                record.state.version,
+            );
+        }
+        match store.commit(others.touch(txn)).await {
+            Ok(_) => {
+                tracing::info!(vm = %id, name = %guest.name, restarts, "VM modified");
+                let name = &guest.name;
+                return Ok(if restarts {
+                    format!("VM {name} is modified and restarting")
+                } else if record.owner.value.is_some() {
+                    format!("VM {name} is modified; the change applies when it is started the next time")
+                } else {
+                    format!("VM {name} is modified")
+                });
+            }
+            Err(StoreError::BadVersion { .. } | StoreError::NoNode { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(ApiError::busy("The VM"))
+}
+
+fn volume_list(guest: &GuestXml) -> Vec<VolumeId> {
+    guest.volumes().map(|(volume, _)| volume.clone()).collect()
+}
+
+fn need(guest: &GuestXml) -> Need {
+    Need {
+        memory_mib: guest.memory_mib,
+        vcpus: guest.vcpus,
+    }
+}
+
+fn fits(node: &Node, guest: &GuestXml) -> Result<(), ApiError> {
+    place::check_fit(node, need(guest)).map_err(|misfit| match misfit {
+        place::Misfit::Unknown { .. } => ApiError::conflict(format!("VM {}: {misfit}", guest.name)),
+        place::Misfit::Memory { .. } | place::Misfit::Vcpus { .. } => {
+            ApiError::invalid("xml", format!("VM {}: {misfit}", guest.name))
+        }
+    })
+}
+
+/// The node that was asked for, or the best one.
+async fn target<S: Store>(
+    store: &S,
+    nodes: &[Node],
+    definition: &Definition,
+    guest: &GuestXml,
+) -> Result<NodeName, ApiError> {
+    let known = |name: &NodeName| nodes.iter().find(|node| node.name == name.as_str());
+    for name in &definition.limit {
+        if known(name).is_none() {
+            return Err(ApiError::invalid("limit", format!("there is no node {name}")));
+        }
+    }
+    if let Some(name) = &definition.node {
+        let node =
+            known(name).ok_or_else(|| ApiError::invalid("node", format!("there is no node {name}")))?;
+        if !definition.limit.is_empty() && !definition.limit.contains(name) {
+            return Err(ApiError::invalid(
+                "node",
+                format!("{name} is not among the nodes that the VM is limited to"),
+            ));
+        }
+        fits(node, guest)?;
+        return Ok(name.clone());
+    }
+    let selector = match definition.selector {
+        NodeSelector::None => store
+            .get(&keys::config().migration_target_selector())
+            .await?
+            .and_then(|found| found.value)
+            .unwrap_or(NodeSelector::Mem),
+        NodeSelector::Mem
+        | NodeSelector::Memprov
+        | NodeSelector::Load
+        | NodeSelector::Vcpus
+        | NodeSelector::Vms => definition.selector,
+    };
+    let chosen = place::choose(nodes, &definition.limit, selector, need(guest)).ok_or_else(|| {
+        ApiError::conflict(format!(
+            "No node can take VM {}: none of those allowed runs, is ready for guests, and has the memory and CPUs. \
+             See 'node list', or name a node",
+            guest.name
+        ))
+    })?;
+    node::parse_name(&chosen.name)
+}
+
+/// All guests' names and volumes, with the version of their container.
+struct Others {
+    container: Znode,
+    names: Vec<(VmId, Option<String>)>,
+}
+
+impl Others {
+    async fn read<S: Store>(store: &S) -> Result<Others, ApiError> {
+        // The container's version first: whatever is defined after this makes the write fail.
+        let mut wanted = Wanted::default();
+        wanted.container(&keys::domains());
+        let seen = Snapshot::read(store, wanted).await?;
+        let container = seen.container(&keys::domains()).cloned().ok_or_else(|| {
+            ApiError::new(
+                ErrorCode::StoreUnavailable,
+                "The cluster's store is not set up yet: start pvcnoded on a coordinator",
+            )
+        })?;
+        Ok(Others {
+            container,
+            names: record::names(store).await?,
+        })
+    }
+
+    /// `txn`, which holds only if nobody has defined or modified a guest since.
+    fn touch(&self, txn: Txn) -> Txn {
+        let version: ZnodeVersion = self.container.version;
+        Txn::new()
+            .set_path(keys::domains().path(), self.container.data.clone(), version)
+            .and(txn)
+    }
+}
+
+fn check_names(others: &Others, guest: &GuestXml) -> Result<(), ApiError> {
+    for (id, name) in &others.names {
+        if *id == guest.uuid {
+            return Err(ApiError::conflict(format!(
+                "There is a VM with UUID {id} already: {}",
+                name.as_deref().unwrap_or("its name can not be read")
+            )));
+        }
+        if name.as_deref() == Some(guest.name.as_str()) {
+            return Err(ApiError::conflict(format!(
+                "There is a VM named {} already (UUID {id})",
+                guest.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Refuses volumes that another guest has, unless both share them or both only read.
+async fn check_volumes<S: Store>(store: &S, others: &Others, guest: &GuestXml) -> Result<(), ApiError> {
+    if guest.volumes().next().is_none() {
+        return Ok(());
+    }
+    let ids: Vec<VmId> = others
+        .names
+        .iter()
+        .map(|(id, _)| *id)
+        .filter(|id| *id != guest.uuid)
+        .collect();
+    let mut wanted = Wanted::default();
+    for id in &ids {
+        wanted.key(&keys::domain(*id).volumes());
+    }
+    let seen = Snapshot::read(store, wanted).await?;
+    for id in ids {
+        let Some(theirs) = seen.get(&keys::domain(id).volumes())? else {
+            continue;
+        };
+        for (volume, ours) in guest.volumes() {
+            if !theirs.value.0.contains(volume) {
+                continue;
+            }
+            let xml = store.get(&keys::domain(id).xml()).await?;
+            let xml = xml.map(|xml| xml.value).unwrap_or_default();
+            if !volumes::may_share(ours, volumes::access_in(&xml, volume)) {
+                let name = others
+                    .names
+                    .iter()
+                    .find_map(|(found, name)| (*found == id).then(|| name.clone()).flatten())
+                    .unwrap_or_else(|| id.to_string());
+                return Err(ApiError::conflict(format!(
+                    "Volume {volume} belongs to VM {name}. Two VMs writing one volume destroy it; mark the disk \
+                     <shareable/> in both if their file system is made for that"
+                )));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every key of a new guest.
+fn creation(definition: &Definition, guest: &GuestXml, target: &NodeName) -> Txn {
+    let id = guest.uuid;
+    let keys = keys::domain(id);
+    let hands_device_over = guest
+        .interfaces
+        .iter()
+        .any(|interface| matches!(interface.kind, InterfaceKind::Hostdev { .. }));
+    let method = if hands_device_over {
+        // A device of the node can not move with the guest.
+        MigrationMethod::Shutdown
+    } else {
+        definition.migration_method
+    };
+    let empty = String::new();
+    let mut txn = Txn::new()
+        .create(&keys.name(), &guest.name)
+        .create(&keys.xml(), &definition.xml)
+        .create(&keys.state(), &VmState::Stop)
+        .create(&keys.profile(), &OrNone(None))
+        .create(&keys.stats(), &None)
+        .create(&keys.node(), target)
+        .create(&keys.last_node(), &None)
+        .create(&keys.failed_reason(), &empty)
+        .create(&keys.volumes(), &CommaList(volume_list(guest)))
+        .create(&keys.console_log(), &empty)
+        .create(&keys.vnc(), &empty)
+        .create(&keys.autostart(), &definition.autostart)
+        .create(&keys.migration_method(), &method)
+        .create(
+            &keys.migration_max_downtime_ms(),
+            &definition.migration_max_downtime_ms,
+        )
+        .create(&keys.node_selector(), &definition.selector)
+        .create(&keys.node_limit(), &CommaList(definition.limit.clone()))
+        .create(&keys.tags(), &Nothing)
+        .create(&keys.migrate_sync_lock(), &empty)
+        .create(&keys.snapshots(), &Nothing)
+        .create(&keys.owner(), &None)
+        .create(&keys.incoming(), &None);
+    for tag in &definition.tags {
+        let keys = keys::tag(id, &tag.name);
+        txn = txn
+            .create(&keys.name(), &tag.name)
+            .create(&keys.kind(), &"user".to_owned())
+            .create(&keys.protected(), &tag.protected);
+    }
+    txn
+}
+
+#[cfg(test)]
+mod tests {
+    use pvc_common::keys::DomainKeys;
+    use pvc_common::store::Op;
+
+    use super::*;
+
+    #[test]
+    fn a_new_guest_has_every_key() {
+        // A missing key would make agents and 1.0.3 clients fail on this guest alone, at three in the morning.
+        let xml = "<domain type='kvm'><name>a</name><uuid>5d0e8c58-1d2b-4a30-9d6c-0f7d3f6f6a01</uuid>\
+                   <memory unit='MiB'>64</memory><vcpu>1</vcpu></domain>";
+        let guest = parse_xml(xml).unwrap();
+        let definition = Definition {
+            xml: xml.to_owned(),
+            node: None,
+            limit: Vec::new(),
+            selector: NodeSelector::None,
+            autostart: false,
+            migration_method: MigrationMethod::None,
+            migration_max_downtime_ms: 300,
+            tags: Vec::new(),
+        };
+        let txn = creation(&definition, &guest, &NodeName::new("hv1").unwrap());
+        let root = keys::domain(guest.uuid).path().to_owned();
+        let mut created: Vec<String> = txn
+            .ops
+            .iter()
+            .map(|op| {
+                let Op::Create { path, .. } = op else {
+                    panic!("{op:?}")
+                };
+                path.strip_prefix(&root).unwrap().to_owned()
+            })
+            .collect();
+        assert_eq!(created[0], "", "the parent comes first");
+        let mut expected: Vec<String> = DomainKeys::RELATIVE.iter().map(|key| (*key).to_owned()).collect();
+        created.sort();
+        expected.sort();
+        assert_eq!(created, expected);
+    }
+}

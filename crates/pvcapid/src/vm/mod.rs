@@ -1,0 +1,21 @@
+//! Guests.
+//!
+//! * `record` - what decides over a guest, with versions; finding a guest by name or UUID.
+//! * `list` - guests as the API shows them.
+//! * `define`, `place`, `volumes` - defining and modifying: checks, the choice of a node, shared volumes.
+//! * `transition` - which state may be asked for in which state: a pure table.
+//! * `state`, `undefine` - carrying that out.
+//! * `wait` - waiting for an agent to have done it.
+
+pub(crate) mod define;
+pub(crate) mod list;
+pub(crate) mod place;
+pub(crate) mod record;
+pub(crate) mod state;
+pub(crate) mod transition;
+pub(crate) mod undefine;
+pub(crate) mod volumes;
+pub(crate) mod wait;
+
+/// How often a transaction is tried again after somebody else was faster.
+const RETRIES: usize = 8;

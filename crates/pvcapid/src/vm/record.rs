@@ -1,0 +1,103 @@
+//! What decides over a guest, and finding it.
+
+use pvc_common::keys::{self, DomainKeys};
+use pvc_common::store::{ReadError, Store, StoreExt, Versioned};
+use pvc_core::ids::{NodeName, VmId, VmName};
+use pvc_core::records::Owner;
+use pvc_core::states::VmState;
+
+use crate::error::ApiError;
+use crate::snapshot::{Snapshot, Wanted};
+
+/// A guest's record, all as of one moment, with the versions to name when writing what depends on it.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    pub(crate) name: VmName,
+    pub(crate) state: Versioned<VmState>,
+    pub(crate) node: Versioned<NodeName>,
+    pub(crate) last_node: Option<NodeName>,
+    pub(crate) failed_reason: Versioned<String>,
+    pub(crate) owner: Versioned<Option<Owner>>,
+}
+
+impl Record {
+    /// The record of that guest; `None` if there is no such guest.
+    pub(crate) async fn read<S: Store>(store: &S, id: VmId) -> Result<Option<Record>, ReadError> {
+        let keys = keys::domain(id);
+        let mut wanted = Wanted::default();
+        wanted
+            .key(&keys.name())
+            .key(&keys.state())
+            .key(&keys.node())
+            .key(&keys.last_node())
+            .key(&keys.failed_reason())
+            .key(&keys.owner());
+        let seen = Snapshot::read(store, wanted).await?;
+        Record::from_snapshot(&seen, &keys)
+    }
+
+    fn from_snapshot(seen: &Snapshot, keys: &DomainKeys) -> Result<Option<Record>, ReadError> {
+        let Some(name) = seen.get(&keys.name())? else {
+            return Ok(None);
+        };
+        Ok(Some(Record {
+            name: name.value,
+            state: seen.require(&keys.state())?,
+            node: seen.require(&keys.node())?,
+            last_node: seen.require(&keys.last_node())?.value,
+            failed_reason: seen.require(&keys.failed_reason())?,
+            owner: seen.require(&keys.owner())?,
+        }))
+    }
+
+    /// The record of that guest, which must exist.
+    pub(crate) async fn require<S: Store>(store: &S, id: VmId) -> Result<Record, ApiError> {
+        Record::read(store, id)
+            .await?
+            .ok_or_else(|| unknown(&id.to_string()))
+    }
+}
+
+/// There is no such guest.
+pub(crate) fn unknown(vm: &str) -> ApiError {
+    ApiError::not_found(format!("There is no VM {vm:?} in this cluster"))
+}
+
+/// The guest of that UUID or name.
+pub(crate) async fn find<S: Store>(store: &S, vm: &str) -> Result<VmId, ApiError> {
+    if let Ok(id) = vm.parse::<VmId>()
+        && store.get(&keys::domain(id).name()).await?.is_some()
+    {
+        return Ok(id);
+    }
+    // What can not be a name is not the name of any guest.
+    let name = VmName::new(vm).map_err(|_| unknown(vm))?;
+    names(store)
+        .await?
+        .into_iter()
+        .find_map(|(id, found)| (found.as_deref() == Some(name.as_str())).then_some(id))
+        .ok_or_else(|| unknown(vm))
+}
+
+/// All guests with their names; no name for one whose name can not be read.
+pub(crate) async fn names<S: Store>(store: &S) -> Result<Vec<(VmId, Option<String>)>, ApiError> {
+    let ids = store.children_as(&keys::domains()).await?;
+    let mut wanted = Wanted::default();
+    for id in &ids {
+        wanted.key(&keys::domain(*id).name());
+    }
+    let seen = Snapshot::read(store, wanted).await?;
+    Ok(ids
+        .into_iter()
+        .map(|id| {
+            let name = match seen.get(&keys::domain(id).name()) {
+                Ok(found) => found.map(|name| name.value.to_string()),
+                Err(error) => {
+                    tracing::warn!(vm = %id, %error, "a VM has a name that can not be read");
+                    None
+                }
+            };
+            (id, name)
+        })
+        .collect())
+}

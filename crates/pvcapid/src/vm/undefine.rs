@@ -1,0 +1,97 @@
+//! Removing a guest's definition.
+
+use pvc_common::keys;
+use pvc_common::store::{Store, StoreError, StoreExt, Txn};
+use pvc_core::ids::VmId;
+use pvc_core::states::VmState;
+
+use super::record::{Record, unknown};
+use super::transition::{Force, Request};
+use super::{RETRIES, state, wait};
+use crate::app::App;
+use crate::error::ApiError;
+
+/// Stops the guest, waits until no process of it may exist any more, and removes its record in one transaction. Its
+/// volumes are kept. Answers in words.
+///
+/// # Cancellation
+/// The guest may be stopped and still be defined; asking again goes on from there.
+pub(crate) async fn undefine<S: Store>(app: &App<S>, id: VmId) -> Result<String, ApiError> {
+    let record = app
+        .promptly(async { Record::require(&app.store, id).await })
+        .await?;
+    if !is_at_rest(record.state.value) {
+        app.promptly(state::write(&app.store, id, Request::Stop, Force::No))
+            .await?;
+    }
+    wait::until(app, id, wait::STOP_LIMIT, |record| {
+        if !is_at_rest(record.state.value) {
+            return Some(Err(ApiError::conflict(format!(
+                "VM {} went to state {} while it was to be removed",
+                record.name, record.state.value
+            ))));
+        }
+        record.owner.value.is_none().then_some(Ok(()))
+    })
+    .await?;
+    app.promptly(remove(&app.store, id)).await?;
+    tracing::info!(vm = %id, name = %record.name, "VM undefined");
+    Ok(format!("VM {} is undefined; its volumes are kept", record.name))
+}
+
+/// Whether nobody works on a guest in that state, so that it stays as it is until somebody asks for something.
+fn is_at_rest(state: VmState) -> bool {
+    match state {
+        VmState::Stop | VmState::Disable | VmState::Fail | VmState::Mirror => true,
+        VmState::Start
+        | VmState::Restart
+        | VmState::Shutdown
+        | VmState::Migrate
+        | VmState::MigrateLive
+        | VmState::Unmigrate
+        | VmState::Provision
+        | VmState::Import
+        | VmState::Restore
+        | VmState::Delete => false,
+    }
+}
+
+async fn remove<S: Store>(store: &S, id: VmId) -> Result<(), ApiError> {
+    let keys = keys::domain(id);
+    for _ in 0..RETRIES {
+        // Every znode is deleted at the version that was read here: if its state or owner has moved since, as when
+        // somebody starts it, nothing is removed.
+        let tree = store.read_tree(keys.path()).await?;
+        if tree.is_empty() {
+            return Err(unknown(&id.to_string()));
+        }
+        let at = |path: &str| {
+            tree.iter()
+                .find_map(|(found, znode)| (found == path).then_some(znode))
+        };
+        let state = keys.state();
+        let state = state.decode_required(at(state.path()))?.value;
+        let owner = keys.owner();
+        let owner = owner.decode_required(at(owner.path()))?.value;
+        if let Some(owner) = owner {
+            return Err(ApiError::conflict(format!(
+                "The VM was started on node {} while it was to be removed",
+                owner.node
+            )));
+        }
+        if !is_at_rest(state) {
+            return Err(ApiError::conflict(format!(
+                "The VM went to state {state} while it was to be removed"
+            )));
+        }
+        let txn = tree.iter().rev().fold(Txn::new(), |txn, (path, znode)| {
+            txn.delete_path(path, Some(znode.version))
+        });
+        match store.commit(txn).await {
+            Ok(_) => return Ok(()),
+            Err(StoreError::BadVersion { .. } | StoreError::NoNode { .. } | StoreError::NotEmpty { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(ApiError::busy("The VM"))
+}

@@ -1,0 +1,88 @@
+//! Waiting for a guest's node to have done what was asked for.
+//!
+//! A waiting request holds no lock and no thread: it looks when the guest's record changes, and once a second in case
+//! a change was missed. It has an end, and its number is bounded.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use futures::future::{Either, select};
+use pvc_api::message::ErrorCode;
+use pvc_common::clock::Clock;
+use pvc_common::keys;
+use pvc_common::store::{Store, Watch};
+use pvc_core::ids::VmId;
+
+use super::record::{Record, unknown};
+use crate::app::App;
+use crate::error::ApiError;
+
+/// How long a missed change can delay a waiting request.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How much longer than a guest's shutdown may take is waited: its node has to notice, end the process and see it gone.
+const MARGIN: Duration = Duration::from_secs(30);
+
+/// How long a guest that is switched off is waited for.
+pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a guest that shuts down is waited for.
+pub(crate) fn shutdown_limit<S: Store>(app: &App<S>) -> Duration {
+    app.settings.vm_shutdown_timeout.saturating_add(MARGIN)
+}
+
+/// Looks at the guest until `look` answers, for at most `limit`.
+///
+/// # Errors
+/// 404 when the guest is removed meanwhile, 504 at the end of the limit, 503 when the store is silent at that time.
+pub(crate) async fn until<S: Store, T>(
+    app: &App<S>,
+    id: VmId,
+    limit: Duration,
+    mut look: impl FnMut(&Record) -> Option<Result<T, ApiError>>,
+) -> Result<T, ApiError> {
+    let _permit = app.waiter()?;
+    // The watch is there before the first look, so that no change falls between.
+    let mut watch = app.store.watch_tree(keys::domain(id).path());
+    let deadline = app.clock.now() + limit;
+    loop {
+        let seen = app
+            .promptly(async { Ok(Record::read(&app.store, id).await?) })
+            .await;
+        let at_end = app.clock.now() >= deadline;
+        match seen {
+            Ok(Some(record)) => {
+                if let Some(answer) = look(&record) {
+                    return answer;
+                }
+                if at_end {
+                    return Err(too_late(&record, limit));
+                }
+            }
+            Ok(None) => return Err(unknown(&id.to_string())),
+            // The store may be between two leaders; what was asked for goes on meanwhile.
+            Err(error) if error.code == ErrorCode::StoreUnavailable && !at_end => {}
+            Err(error) => return Err(error),
+        }
+        let next = deadline.min(app.clock.now() + LOOK_AGAIN);
+        match select(pin!(watch.changed()), pin!(app.clock.sleep_until(next))).await {
+            Either::Left(((), _)) | Either::Right(((), _)) => {}
+        }
+    }
+}
+
+fn too_late(record: &Record, limit: Duration) -> ApiError {
+    let held = match &record.owner.value {
+        Some(owner) => format!("; node {} still holds it", owner.node),
+        None => String::new(),
+    };
+    ApiError::new(
+        ErrorCode::WaitTimeout,
+        format!(
+            "VM {} is in state {} after {} s{held}. What was asked for may still come to its end",
+            record.name,
+            record.state.value,
+            limit.as_secs()
+        ),
+    )
+}

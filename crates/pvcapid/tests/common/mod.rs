@@ -1,0 +1,212 @@
+//! A cluster of three nodes in memory with a real API server over it. Shared with the tests of the command line.
+#![allow(dead_code, reason = "each test file uses its own part of this")]
+
+use std::net::SocketAddr;
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use actix_web::dev::ServerHandle;
+use futures::executor::block_on;
+use pvc_common::keys::values::{
+    CommaList, Load, Maintenance, Nothing, OrNone, Release, RunningDomains, SpaceList, StaticData,
+};
+use pvc_common::keys::{self, Key, Value};
+use pvc_common::store::memory::{MemoryServer, MemoryStore};
+use pvc_common::store::{Store, StoreExt, Txn, Versioned};
+use pvc_core::ids::{Incarnation, NodeName, VmId};
+use pvc_core::records::{CephClients, Owner, PrimaryRecord};
+use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState, NodeSelector};
+use pvcapid::app::{App, Settings};
+use pvcapid::auth::{AuthPolicy, TokenDigest};
+use pvcapid::server;
+
+pub(crate) const TOKEN: &str = "a-token-for-tests";
+
+/// A cluster and its API, until it is dropped.
+pub(crate) struct Cluster {
+    pub(crate) server: MemoryServer,
+    pub(crate) store: MemoryStore,
+    /// The client that the API uses, to cut off.
+    pub(crate) api: MemoryStore,
+    pub(crate) url: String,
+    handle: ServerHandle,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        block_on(async { drop(self.handle.stop(false)) });
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Cluster {
+    /// Nodes hv1 to hv3, all coordinators, running and ready; hv1 is primary; one token is known.
+    pub(crate) fn start() -> Cluster {
+        Cluster::with_shutdown_timeout(Duration::from_secs(180))
+    }
+
+    pub(crate) fn with_shutdown_timeout(vm_shutdown_timeout: Duration) -> Cluster {
+        let memory = MemoryServer::new();
+        let store = memory.client();
+        seed(&store);
+        let api = memory.client();
+        let settings = Settings {
+            auth: AuthPolicy::Tokens(vec![TokenDigest::of(TOKEN.as_bytes())]),
+            vm_shutdown_timeout,
+        };
+        let app = App::new(api.clone(), settings);
+        let (sender, receiver) = mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(1)
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async move {
+                let listener = server::listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+                let port = listener.local_addr().unwrap().port();
+                let server = server::serve(app, vec![listener], None).unwrap();
+                sender.send((port, server.handle())).unwrap();
+                server.await.unwrap();
+            });
+        });
+        let (port, handle) = receiver.recv().unwrap();
+        Cluster {
+            server: memory,
+            store,
+            api,
+            url: format!("http://127.0.0.1:{port}"),
+            handle,
+            thread: Some(thread),
+        }
+    }
+
+    pub(crate) fn get<T: Value>(&self, key: &Key<T>) -> Option<Versioned<T>> {
+        block_on(self.store.get(key)).unwrap()
+    }
+
+    pub(crate) fn value<T: Value>(&self, key: &Key<T>) -> T {
+        self.get(key).unwrap().value
+    }
+
+    pub(crate) fn set<T: Value>(&self, key: &Key<T>, value: &T) {
+        commit(&self.store, Txn::new().overwrite(key, value));
+    }
+
+    /// What a node's agent writes when it claims a guest, or when it has seen it gone.
+    pub(crate) fn own(&self, vm: VmId, name: Option<&str>) {
+        let owner = name.map(|name| Owner {
+            node: node(name),
+            incarnation: Incarnation {
+                machine_id: "0123456789abcdef0123456789abcdef".parse().unwrap(),
+                boot_id: "6ba7b810-9dad-11d1-80b4-00c04fd430c8".parse().unwrap(),
+                counter: 1,
+            },
+            epoch: 1,
+            ceph_clients: CephClients::Recorded(Vec::new()),
+        });
+        self.set(&keys::domain(vm).owner(), &owner);
+    }
+}
+
+pub(crate) fn node(name: &str) -> NodeName {
+    NodeName::new(name).unwrap()
+}
+
+pub(crate) fn commit(store: &MemoryStore, txn: Txn) {
+    block_on(store.commit(txn)).unwrap();
+}
+
+fn seed(store: &MemoryStore) {
+    let config = keys::config();
+    let mut txn = Txn::new()
+        .create(&config.cluster_name(), &"test".to_owned())
+        .create(&config.maintenance(), &Maintenance::Off)
+        .create(&config.primary_node(), &PrimaryRecord::Node(node("hv1")))
+        .create(&config.upstream_ip(), &"10.0.0.250/24".to_owned())
+        .create(&config.migration_target_selector(), &Some(NodeSelector::Mem))
+        .create(&keys::storage().status(), &String::new());
+    for container in [
+        keys::nodes().path(),
+        keys::domains().path(),
+        keys::networks().path(),
+        keys::faults().path(),
+        keys::osds().path(),
+        keys::pools().path(),
+    ] {
+        txn = txn.create_path(container, "");
+    }
+    commit(store, txn);
+    for (name, free) in [("hv1", 8_000), ("hv2", 9_000), ("hv3", 7_000)] {
+        add_node(store, name, DaemonMode::Coordinator, free);
+    }
+    let role = keys::node(&node("hv1")).coordinator_state();
+    commit(store, Txn::new().overwrite(&role, &CoordinatorState::Primary));
+}
+
+/// A node that runs and is ready.
+pub(crate) fn add_node(store: &MemoryStore, name: &str, mode: DaemonMode, free_mib: u64) {
+    let keys = keys::node(&node(name));
+    let coordinator_state = match mode {
+        DaemonMode::Coordinator => CoordinatorState::Secondary,
+        DaemonMode::Hypervisor => CoordinatorState::Client,
+    };
+    let made_of = StaticData {
+        cpus: 8,
+        kernel: "6.1.0-18-amd64".to_owned(),
+        os: "GNU/Linux".to_owned(),
+        arch: "x86_64".to_owned(),
+    };
+    let txn = Txn::new()
+        .create(&keys.root(), &mode)
+        .create(&keys.daemon_mode(), &mode)
+        .create(&keys.daemon_state(), &DaemonState::Run)
+        .create(&keys.coordinator_state(), &coordinator_state)
+        .create(&keys.domain_state(), &DomainState::Ready)
+        .create(&keys.pvc_version(), &"2.0.0".parse::<Release>().unwrap())
+        .create(&keys.static_data(), &Some(made_of))
+        .create(&keys.running_domains(), &RunningDomains(Vec::new()))
+        .create(&keys.domains_count(), &0)
+        .create(&keys.cpu_load(), &Load(0.5))
+        .create(&keys.vcpu_allocated(), &0)
+        .create(&keys.memory_total_mib(), &16_000)
+        .create(&keys.memory_used_mib(), &(16_000 - free_mib))
+        .create(&keys.memory_free_mib(), &free_mib)
+        .create(&keys.memory_allocated_mib(), &0)
+        .create(&keys.memory_provisioned_mib(), &0)
+        .create(&keys.monitoring_health(), &OrNone(Some(100)))
+        .create(&keys.monitoring_plugins(), &SpaceList(Vec::new()))
+        .create(&keys.monitoring_data(), &Nothing);
+    commit(store, txn);
+}
+
+/// The XML of a guest with these devices.
+pub(crate) fn guest_xml(name: &str, uuid: VmId, devices: &str) -> String {
+    format!(
+        "<domain type=\"kvm\">\n<name>{name}</name>\n<uuid>{uuid}</uuid>\n<memory unit=\"MiB\">512</memory>\n\
+         <vcpu>2</vcpu>\n<devices>{devices}</devices>\n</domain>"
+    )
+}
+
+/// A disk on an RBD volume.
+pub(crate) fn rbd_disk(volume: &str, mark: &str) -> String {
+    format!(
+        "<disk type='network'><source protocol='rbd' name='{volume}'/><target dev='sda' bus='scsi'/>{mark}</disk>"
+    )
+}
+
+pub(crate) fn vm_id(last: u8) -> VmId {
+    format!("5d0e8c58-1d2b-4a30-9d6c-0f7d3f6f6a{last:02x}")
+        .parse()
+        .unwrap()
+}
+
+/// The volumes that a guest's record names.
+pub(crate) fn volumes(cluster: &Cluster, vm: VmId) -> Vec<String> {
+    let CommaList(volumes) = cluster.value(&keys::domain(vm).volumes());
+    volumes.iter().map(ToString::to_string).collect()
+}
