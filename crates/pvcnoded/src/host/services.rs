@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use pvc_common::command::{CommandError, CommandRunner, Invocation, Program};
-use pvc_common::config::Config;
+use pvc_common::config::Subsystems;
+use pvc_core::ids::NodeName;
 use pvc_core::states::DaemonMode;
 
 /// How long one service may take to start.
@@ -22,22 +23,21 @@ pub struct ServiceFailure {
     pub error: CommandError,
 }
 
-/// The units that this node needs, by its configuration. OSDs are not among them: Ceph starts them itself, whether
+/// The units that a node needs, by what it is configured to be. OSDs are not among them: Ceph starts them itself, whether
 /// or not there is an agent.
-pub fn needed(config: &Config) -> Vec<String> {
-    let coordinates = match config.mode {
+pub fn needed(node: &NodeName, mode: DaemonMode, subsystems: &Subsystems) -> Vec<String> {
+    let coordinates = match mode {
         DaemonMode::Coordinator => true,
         DaemonMode::Hypervisor => false,
     };
-    let node = &config.node;
     let mut units = Vec::new();
     if coordinates {
         units.push("zookeeper.service".to_owned());
     }
-    if config.subsystems.hypervisor {
+    if subsystems.hypervisor {
         units.push("libvirtd.service".to_owned());
     }
-    if coordinates && config.subsystems.storage {
+    if coordinates && subsystems.storage {
         units.push(format!("ceph-mon@{node}.service"));
         units.push(format!("ceph-mgr@{node}.service"));
     }
@@ -65,26 +65,34 @@ mod tests {
     use std::sync::Mutex;
 
     use pvc_common::command::{CommandOutput, Exit};
-    use pvc_core::ids::NodeName;
 
     use super::*;
 
-    /// The sample that we ship, with these words in place of others.
-    fn config(node: &str, changes: &[(&str, &str)]) -> Config {
-        let mut text = include_str!("../../../../deploy/config/pvc.conf").to_owned();
-        for (old, new) in changes {
-            assert!(text.contains(old), "{old}");
-            text = text.replacen(old, new, 1);
-        }
-        let (config, findings) = pvc_common::config::parse(&text, &NodeName::new(node).unwrap());
-        config.unwrap_or_else(|| panic!("{findings:?}"))
-    }
-
     #[test]
     fn a_node_starts_what_its_part_needs() {
-        let all =
-            ["zookeeper", "libvirtd", "ceph-mon@hv1", "ceph-mgr@hv1"].map(|unit| format!("{unit}.service"));
-        assert_eq!(needed(&config("hv1", &[])), all);
+        let node = NodeName::new("hv1").unwrap();
+        let units = |mode, hypervisor, storage| {
+            let subsystems = Subsystems {
+                hypervisor,
+                networking: true,
+                storage,
+                worker: true,
+                api: true,
+                prometheus: true,
+            };
+            needed(&node, mode, &subsystems).join(" ").replace(".service", "")
+        };
+        use DaemonMode::{Coordinator, Hypervisor};
+        assert_eq!(
+            units(Coordinator, true, true),
+            "zookeeper libvirtd ceph-mon@hv1 ceph-mgr@hv1"
+        );
+        assert_eq!(
+            units(Coordinator, false, true),
+            "zookeeper ceph-mon@hv1 ceph-mgr@hv1"
+        );
+        assert_eq!(units(Coordinator, true, false), "zookeeper libvirtd");
+        assert_eq!(units(Hypervisor, true, true), "libvirtd");
     }
 
     #[derive(Default)]
