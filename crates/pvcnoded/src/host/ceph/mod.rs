@@ -70,7 +70,12 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
             .arg(&self.access.config_file)
             .arg("--keyring")
             .arg(&self.access.keyring)
-            .args(["--id", "admin", "--format", "json"])
+            .args(["--id", "admin"])
+    }
+
+    /// A question, answered in JSON. (Commands that change something don't know the option.)
+    fn question(&self, program: Program) -> Invocation {
+        self.invocation(program).args(["--format", "json"])
     }
 
     async fn run(&self, invocation: Invocation) -> Result<CommandOutput, CommandError> {
@@ -100,9 +105,7 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
 
     async fn status(&self, volume: &VolumeId) -> Result<Vec<CephClient>, StorageError> {
         let action = format!("list the watchers of {volume}");
-        let call = self
-            .invocation(Program::Rbd)
-            .args(["status", &volume.to_string()]);
+        let call = self.question(Program::Rbd).args(["status", &volume.to_string()]);
         match self.ask(call).await {
             Ok(output) => parse::watchers(&output.text()).map_err(|error| failed(&action, error)),
             Err(error) => Err(self.missing_or_failed(volume, &action, error).await),
@@ -112,7 +115,7 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
     async fn locks(&self, volume: &VolumeId) -> Result<Vec<RbdLock>, StorageError> {
         let action = format!("list the locks of {volume}");
         let call = self
-            .invocation(Program::Rbd)
+            .question(Program::Rbd)
             .args(["lock", "list", &volume.to_string()]);
         match self.ask(call).await {
             Ok(output) => parse::locks(&output.text()).map_err(|error| failed(&action, error)),
@@ -126,7 +129,7 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
         if !is_no_entry(&error) {
             return failed(action, said(&error));
         }
-        let list = self.invocation(Program::Rbd).args(["ls", volume.pool.as_str()]);
+        let list = self.question(Program::Rbd).args(["ls", volume.pool.as_str()]);
         let images = match self.ask(list).await {
             Ok(output) => parse::images(&output.text()),
             Err(_) => return failed(action, said(&error)),
@@ -172,7 +175,7 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
         }
         // What the monitors say now is the proof; an acknowledgement is only a claim.
         let action = "read the blocklist back";
-        let call = self.invocation(Program::Ceph).args(["osd", "blocklist", "ls"]);
+        let call = self.question(Program::Ceph).args(["osd", "blocklist", "ls"]);
         let output = self
             .ask(call)
             .await
