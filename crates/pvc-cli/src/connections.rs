@@ -151,7 +151,7 @@ fn list(show_keys: bool, format: Format) -> Result<()> {
                     text(&row["api_key"]),
                 ]);
             }
-            output::print_table(&table);
+            output::print_table(table);
             Ok(())
         }
     }
@@ -225,7 +225,7 @@ fn detail(format: Format) -> Result<()> {
                     ],
                 });
             }
-            output::print_table(&table);
+            output::print_table(table);
             Ok(())
         }
     }

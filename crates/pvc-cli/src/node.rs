@@ -116,7 +116,7 @@ fn list(session: &Session, query: &[(&str, &str)], format: Format) -> Result<()>
             comfy_table::Cell::new(&node.pvc_version),
         ]);
     }
-    output::print_table(&table);
+    output::print_table(table);
     Ok(())
 }
 

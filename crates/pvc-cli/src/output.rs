@@ -84,7 +84,10 @@ pub(crate) fn table(header: &[&str]) -> Table {
 }
 
 /// Prints a table.
-pub(crate) fn print_table(table: &Table) {
+pub(crate) fn print_table(mut table: Table) {
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
     for row in table.lines() {
         line(row.trim_end());
     }

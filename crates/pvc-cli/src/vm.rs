@@ -215,7 +215,7 @@ fn list(session: &Session, query: &[(&str, &str)], format: Format) -> Result<()>
             Cell::new(tags.join(",")),
         ]);
     }
-    output::print_table(&table);
+    output::print_table(table);
     Ok(())
 }
 

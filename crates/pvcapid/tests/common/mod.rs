@@ -2,7 +2,8 @@
 #![allow(dead_code, reason = "each test file uses its own part of this")]
 
 use std::net::SocketAddr;
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use pvc_common::store::memory::{MemoryServer, MemoryStore};
 use pvc_common::store::{Store, StoreExt, Txn, Versioned};
 use pvc_core::ids::{Incarnation, NodeName, VmId};
 use pvc_core::records::{CephClients, Owner, PrimaryRecord};
-use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState, NodeSelector};
+use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState, NodeSelector, VmState};
 use pvcapid::app::{App, Settings};
 use pvcapid::auth::{AuthPolicy, TokenDigest};
 use pvcapid::server;
@@ -99,16 +100,7 @@ impl Cluster {
 
     /// What a node's agent writes when it claims a guest, or when it has seen it gone.
     pub(crate) fn own(&self, vm: VmId, name: Option<&str>) {
-        let owner = name.map(|name| Owner {
-            node: node(name),
-            incarnation: Incarnation {
-                machine_id: "0123456789abcdef0123456789abcdef".parse().unwrap(),
-                boot_id: "6ba7b810-9dad-11d1-80b4-00c04fd430c8".parse().unwrap(),
-                counter: 1,
-            },
-            epoch: 1,
-            ceph_clients: CephClients::Recorded(Vec::new()),
-        });
+        let owner = name.map(owner_of);
         self.set(&keys::domain(vm).owner(), &owner);
     }
 }
@@ -184,6 +176,20 @@ pub(crate) fn add_node(store: &MemoryStore, name: &str, mode: DaemonMode, free_m
     commit(store, txn);
 }
 
+/// An owner record as a node's agent writes it.
+fn owner_of(name: &str) -> Owner {
+    Owner {
+        node: node(name),
+        incarnation: Incarnation {
+            machine_id: "0123456789abcdef0123456789abcdef".parse().unwrap(),
+            boot_id: "6ba7b810-9dad-11d1-80b4-00c04fd430c8".parse().unwrap(),
+            counter: 1,
+        },
+        epoch: 1,
+        ceph_clients: CephClients::Recorded(Vec::new()),
+    }
+}
+
 /// The XML of a guest with these devices.
 pub(crate) fn guest_xml(name: &str, uuid: VmId, devices: &str) -> String {
     format!(
@@ -209,4 +215,81 @@ pub(crate) fn vm_id(last: u8) -> VmId {
 pub(crate) fn volumes(cluster: &Cluster, vm: VmId) -> Vec<String> {
     let CommaList(volumes) = cluster.value(&keys::domain(vm).volumes());
     volumes.iter().map(ToString::to_string).collect()
+}
+
+/// Does what the nodes' agents do with guests and the primary role, until it is dropped.
+pub(crate) struct Agents {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Agents {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Agents {
+    pub(crate) fn start(cluster: &Cluster, vms: Vec<VmId>) -> Agents {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (store, stopped) = (cluster.store.clone(), stop.clone());
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                for vm in &vms {
+                    block_on(tend(&store, *vm));
+                }
+                block_on(lead(&store));
+                std::thread::park_timeout(Duration::from_millis(10));
+            }
+        });
+        Agents {
+            stop,
+            thread: Some(thread),
+        }
+    }
+}
+
+/// One round over one guest. A write that comes too late is left to the next round.
+async fn tend(store: &MemoryStore, vm: VmId) {
+    let keys = keys::domain(vm);
+    let (Ok(Some(state)), Ok(Some(owner))) = (store.get(&keys.state()).await, store.get(&keys.owner()).await)
+    else {
+        return;
+    };
+    let claim = Some(owner_of("hv1"));
+    let txn = match (state.value, owner.value) {
+        (VmState::Start, None) => Txn::new().set(&keys.owner(), &claim, owner.version),
+        (VmState::Restart, _) => Txn::new().set(&keys.state(), &VmState::Start, state.version),
+        (VmState::Shutdown, _) => Txn::new().set(&keys.owner(), &None, owner.version).set(
+            &keys.state(),
+            &VmState::Stop,
+            state.version,
+        ),
+        (VmState::Stop | VmState::Disable, Some(_)) => Txn::new().set(&keys.owner(), &None, owner.version),
+        _ => return,
+    };
+    let _ = store.commit(txn).await;
+}
+
+/// One round over the primary role.
+async fn lead(store: &MemoryStore) {
+    let Ok(Some(record)) = store.get(&keys::config().primary_node()).await else {
+        return;
+    };
+    for name in ["hv1", "hv2", "hv3"] {
+        let key = keys::node(&node(name)).coordinator_state();
+        let wanted = if record.value.names(&node(name)) {
+            CoordinatorState::Primary
+        } else {
+            CoordinatorState::Secondary
+        };
+        if let Ok(Some(now)) = store.get(&key).await
+            && now.value != wanted
+        {
+            let _ = store.commit(Txn::new().set(&key, &wanted, now.version)).await;
+        }
+    }
 }
