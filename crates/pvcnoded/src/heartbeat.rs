@@ -1,41 +1,57 @@
 //! The heartbeat for people and for clients of PVC 1.0.3: the keepalive, the daemon state and what is measured on this
-//! node, once per interval, in one transaction.
+//! node, once per interval.
 //!
-//! It is not what liveness is judged by (that is the node lease): it may be late or fail without consequence.
+//! It is not what liveness is judged by (that is the node lease): it may be late or fail without consequence, and
+//! whatever hangs in collecting costs its own figures alone.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pvc_common::clock::{Clock, HostClock};
 use pvc_common::config::Config;
 use pvc_common::keys;
-use pvc_common::store::{Store, StoreError, Txn};
-use pvc_core::ids::NodeName;
+use pvc_common::store::{ReadError, Store, StoreError, StoreExt as _, Txn, ZnodeVersion};
+use pvc_core::guest_xml;
+use pvc_core::ids::{NodeName, VmId};
 use pvc_core::states::DaemonState;
 use tracing::{info, warn};
 
 use crate::agent::{AgentPhase, AgentState};
-use crate::host::libvirt::Libvirt;
+use crate::host::Hypervisor;
 use crate::registration::wall_seconds;
+use crate::stats::{self, HostFiles, InterfaceSampler, NodeStatistics};
+
+/// How long libvirt may take to tell its figures.
+const COLLECT_WITHIN: Duration = Duration::from_secs(3);
 
 /// Publishes the heartbeat.
 #[derive(Debug)]
-pub struct Heartbeat<S> {
+pub struct Heartbeat<S, H> {
     store: S,
     node: NodeName,
     interval: Duration,
     agent: AgentState,
-    _hypervisor: Option<Libvirt>,
+    hypervisor: Option<H>,
+    files: HostFiles,
+    interfaces: InterfaceSampler,
+    published: Option<NodeStatistics>,
+    /// Memory of the guests placed here, by the version of the XML that it was read from.
+    memory_mib: BTreeMap<VmId, (ZnodeVersion, u64)>,
 }
 
-impl<S: Store> Heartbeat<S> {
+impl<S: Store, H: Hypervisor> Heartbeat<S, H> {
     /// The heartbeat of this node; guests are measured through `hypervisor` on a node that runs any.
-    pub fn new(config: &Config, store: S, agent: AgentState, hypervisor: Option<Libvirt>) -> Self {
+    pub fn new(config: &Config, store: S, agent: AgentState, hypervisor: Option<H>) -> Self {
         Self {
             store,
             node: config.node.clone(),
             interval: config.timers.keepalive_interval,
             agent,
-            _hypervisor: hypervisor,
+            hypervisor,
+            files: HostFiles::default(),
+            interfaces: InterfaceSampler::default(),
+            published: None,
+            memory_mib: BTreeMap::new(),
         }
     }
 
@@ -52,17 +68,11 @@ impl<S: Store> Heartbeat<S> {
     }
 
     /// Beats until dropped.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut failing = false;
         loop {
             let next = HostClock.now() + self.interval;
-            // `dead`, written by another node that did not hear from us, is answered by `run`.
-            let state = match self.agent.phase() {
-                AgentPhase::Starting => DaemonState::Init,
-                AgentPhase::Running => DaemonState::Run,
-                AgentPhase::ShuttingDown => DaemonState::Shutdown,
-            };
-            match self.publish_state(state).await {
+            match self.beat().await {
                 Ok(()) if failing => {
                     failing = false;
                     info!("the heartbeat can be published again");
@@ -76,5 +86,66 @@ impl<S: Store> Heartbeat<S> {
             }
             HostClock.sleep_until(next).await;
         }
+    }
+
+    async fn beat(&mut self) -> Result<(), ReadError> {
+        // `dead`, written by another node that did not hear from us, is answered by `run`.
+        let state = match self.agent.phase() {
+            AgentPhase::Starting => DaemonState::Init,
+            AgentPhase::Running => DaemonState::Run,
+            AgentPhase::ShuttingDown => DaemonState::Shutdown,
+        };
+        self.publish_state(state).await?;
+        let provisioned_mib = self.provisioned_mib().await?;
+        let collected = stats::collect(
+            &HostClock,
+            self.hypervisor.as_ref(),
+            &self.files,
+            &mut self.interfaces,
+            Some(provisioned_mib),
+            COLLECT_WITHIN,
+        )
+        .await;
+        stats::publish(&self.store, &self.node, &collected, self.published.as_ref()).await?;
+        self.published = Some(collected.node);
+        Ok(())
+    }
+
+    /// Memory of all guests that are placed here, running or not. A definition that can't be read counts for nothing.
+    async fn provisioned_mib(&mut self) -> Result<u64, ReadError> {
+        let vms = self.store.children_as(&keys::domains()).await?;
+        let homes: Vec<_> = vms.iter().map(|vm| keys::domain(*vm).node()).collect();
+        let paths: Vec<String> = homes.iter().map(|key| key.path().to_owned()).collect();
+        let znodes = self.store.read_many(&paths).await?;
+        let here: Vec<VmId> = vms
+            .iter()
+            .zip(&homes)
+            .zip(&znodes)
+            .filter(|((_, key), znode)| {
+                matches!(key.decode(znode.as_ref()), Ok(Some(home)) if home.value == self.node)
+            })
+            .map(|((vm, _), _)| *vm)
+            .collect();
+        self.memory_mib.retain(|vm, _| here.contains(vm));
+        let paths: Vec<String> = here
+            .iter()
+            .map(|vm| keys::domain(*vm).xml().path().to_owned())
+            .collect();
+        for (vm, znode) in here.iter().zip(self.store.read_many(&paths).await?) {
+            let Some(znode) = znode else { continue };
+            if self
+                .memory_mib
+                .get(vm)
+                .is_some_and(|(version, _)| *version == znode.version)
+            {
+                continue;
+            }
+            let memory = String::from_utf8(znode.data)
+                .ok()
+                .and_then(|xml| guest_xml::parse(&xml).ok());
+            self.memory_mib
+                .insert(*vm, (znode.version, memory.map_or(0, |guest| guest.memory_mib)));
+        }
+        Ok(self.memory_mib.values().map(|(_, memory)| memory).sum())
     }
 }

@@ -19,6 +19,7 @@ use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState};
 use tracing::{info, warn};
 
 use crate::node_lease::NodeRight;
+use crate::stats;
 
 /// How often a lease of another machine is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -172,6 +173,7 @@ async fn registration<S: Store, C: Clock>(
         .overwrite(&own.root(), &registrant.mode)
         .overwrite(&own.daemon_mode(), &registrant.mode)
         .overwrite(&own.daemon_state(), &DaemonState::Init)
+        .overwrite(&own.static_data(), &Some(stats::static_data()))
         .overwrite(&own.pvc_version(), &Release::ours())
         .overwrite(&own.active_schema(), &schema::LATEST)
         .overwrite(&own.latest_schema(), &schema::LATEST);

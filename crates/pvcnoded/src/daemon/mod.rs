@@ -143,6 +143,7 @@ impl Daemon {
             }
         };
         tokio::pin!(stop);
+        services::start_needed(&self.config).await;
         let agent = AgentState::new();
         let mut leases = LeaseThread::start(&self.config)?;
         tell_systemd(&[
