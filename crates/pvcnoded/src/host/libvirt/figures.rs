@@ -80,6 +80,23 @@ fn number(parameters: &Parameters, name: &str) -> Value {
     parameters.get(name).cloned().unwrap_or_else(|| json!(0))
 }
 
+/// The processor time of a guest: with its emulator, or that of its vCPUs where libvirt has no control group to ask.
+fn cpu_time(parameters: &Parameters) -> Value {
+    let time = number(parameters, "cpu.time");
+    if time.as_u64().unwrap_or(0) > 0 {
+        return time;
+    }
+    let is_time = |name: &str| {
+        let number = name
+            .strip_prefix("vcpu.")
+            .and_then(|name| name.strip_suffix(".time"));
+        number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let times = parameters.iter().filter(|(name, _)| is_time(name));
+    let times = times.filter_map(|(_, time)| time.as_u64());
+    json!(times.fold(0_u64, u64::saturating_add))
+}
+
 /// The figures under the names and in the units of PVC 1.0.3: memory in KiB, times in ns.
 pub(super) fn figures(state: &str, parameters: &Parameters, layout: &Layout) -> Value {
     let at = |name: &str| number(parameters, name);
@@ -135,10 +152,10 @@ pub(super) fn figures(state: &str, parameters: &Parameters, layout: &Layout) -> 
         "maxmem": at("balloon.maximum"),
         "livemem": at("balloon.current"),
         "cpus": at("vcpu.current"),
-        "cputime": at("cpu.time"),
+        "cputime": cpu_time(parameters),
         "mem_stats": memory,
         "cpu_stats": {
-            "cpu_time": at("cpu.time"),
+            "cpu_time": cpu_time(parameters),
             "user_time": at("cpu.user"),
             "system_time": at("cpu.system"),
         },
@@ -192,6 +209,17 @@ mod tests {
         parameters.insert("net.0.name".to_owned(), json!("vnet7"));
         assert!(!layout.covers(&parameters));
         assert!(!Layout::of("<domain").covers(&self::parameters()));
+    }
+
+    #[test]
+    fn without_control_groups_the_vcpus_are_summed_up() {
+        let mut parameters = parameters();
+        parameters.insert("cpu.time".to_owned(), json!(0));
+        for (name, time) in [("vcpu.0.time", 3), ("vcpu.1.time", 4), ("vcpu.0.wait", 100)] {
+            parameters.insert(name.to_owned(), json!(time));
+        }
+        let found = figures("running", &parameters, &Layout::of(XML));
+        assert_eq!(found["cputime"], json!(7));
     }
 
     #[test]
