@@ -67,7 +67,7 @@ fn named_or_here(node: Option<&str>) -> Result<String> {
 }
 
 fn list(session: &Session, query: &[(&str, &str)], format: Format) -> Result<()> {
-    let value = session.client.get("/node", query)?;
+    let value = session.client.list("/node", query)?;
     match format {
         Format::Json | Format::JsonPretty => return output::json(&value, format),
         Format::Pretty | Format::Short | Format::Long | Format::Raw | Format::JsonPrometheus => {}

@@ -195,12 +195,14 @@ impl Lines {
         for (label, value) in &self.0 {
             let mut rows = value.lines();
             let first = rows.next().unwrap_or_default();
-            let shown = if label.is_empty() {
-                String::new()
+            if label.is_empty() {
+                line(format!("{:<width$} {first}", "").trim_end());
             } else {
-                format!("{label}:")
-            };
-            line(format!("\x1b[1m{shown:<width$}\x1b[0m {first}").trim_end());
+                // Padding beside the colour, which has no width.
+                let gap = width - label.chars().count() - 1;
+                let shown = format!("\x1b[1m{label}:\x1b[0m{:gap$} {first}", "");
+                line(shown.trim_end());
+            }
             for row in rows {
                 line(format!("{:<width$} {row}", ""));
             }

@@ -186,7 +186,7 @@ fn look(goal: Goal, vm: &Vm) -> Result<Look> {
 }
 
 fn list(session: &Session, query: &[(&str, &str)], format: Format) -> Result<()> {
-    let value = session.client.get("/vm", query)?;
+    let value = session.client.list("/vm", query)?;
     match format {
         Format::Json | Format::JsonPretty => return output::json(&value, format),
         Format::Pretty | Format::Short | Format::Long | Format::Raw | Format::JsonPrometheus => {}

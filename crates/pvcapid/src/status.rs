@@ -296,7 +296,8 @@ fn resources(nodes: &[Node]) -> Resources {
     let total = sum(|node| node.memory.total);
     let used = sum(|node| node.memory.used);
     let cpus = sum(|node| u64::from(node.vcpu.total));
-    let load: f64 = nodes.iter().map(|node| node.load).sum();
+    // Not `sum`, which makes -0 of nothing.
+    let load = nodes.iter().fold(0.0, |sum, node| sum + node.load);
     Resources {
         memory: MemoryResources {
             total,

@@ -4,6 +4,7 @@ use actix_web::{HttpResponse, Responder, web};
 use pvc_api::message::{ErrorReply, Message};
 use pvc_api::vm::{Vm, VmNodeReply, VmStateReply};
 use pvc_common::clock::Clock;
+use pvc_common::schema::NewTag;
 use pvc_common::store::Store;
 use pvc_core::ids::{NodeName, TagName};
 use pvc_core::states::{MigrationMethod, NodeSelector, VmState};
@@ -15,7 +16,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::extract::{self, Params};
 use crate::filter::NameFilter;
-use crate::vm::define::{Apply, Definition, Tag};
+use crate::vm::define::{Apply, Definition};
 use crate::vm::list::{Sense, VmFilter};
 use crate::vm::record::{self, Record};
 use crate::vm::state::Reply;
@@ -124,7 +125,7 @@ impl DefineParams {
             .filter(|name| !name.is_empty())
             .map(|name| NodeName::new(name).map_err(|error| ApiError::invalid("limit", error)))
             .collect::<Result<Vec<_>, _>>()?;
-        let mut tags: Vec<Tag> = Vec::new();
+        let mut tags: Vec<NewTag> = Vec::new();
         for (parameter, names, protected) in [
             ("user_tags", &self.user_tags, false),
             ("protected_tags", &self.protected_tags, true),
@@ -138,7 +139,7 @@ impl DefineParams {
                         format!("tag {name} is given more than once"),
                     ));
                 }
-                tags.push(Tag { name, protected });
+                tags.push(NewTag { name, protected });
             }
         }
         Ok(Definition {

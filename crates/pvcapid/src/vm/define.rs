@@ -7,10 +7,11 @@
 use pvc_api::message::ErrorCode;
 use pvc_api::node::Node;
 use pvc_common::keys;
-use pvc_common::keys::values::{CommaList, Nothing, OrNone};
+use pvc_common::keys::values::CommaList;
+use pvc_common::schema::{self, NewDomain, NewTag};
 use pvc_common::store::{Store, StoreError, StoreExt, Txn, Znode, ZnodeVersion};
 use pvc_core::guest_xml::{self, GuestXml, InterfaceKind};
-use pvc_core::ids::{NodeName, TagName, VmId, VolumeId};
+use pvc_core::ids::{NodeName, VmId, VolumeId};
 use pvc_core::states::{MigrationMethod, NodeSelector, VmState};
 
 use super::place::{self, Need};
@@ -34,14 +35,7 @@ pub(crate) struct Definition {
     pub(crate) autostart: bool,
     pub(crate) migration_method: MigrationMethod,
     pub(crate) migration_max_downtime_ms: u32,
-    pub(crate) tags: Vec<Tag>,
-}
-
-/// A tag that a client asks for.
-#[derive(Debug)]
-pub(crate) struct Tag {
-    pub(crate) name: TagName,
-    pub(crate) protected: bool,
+    pub(crate) tags: Vec<NewTag>,
 }
 
 /// The guest that `xml` describes.
@@ -320,8 +314,6 @@ async fn check_volumes<S: Store>(store: &S, others: &Others, guest: &GuestXml) -
 
 /// Every key of a new guest.
 fn creation(definition: &Definition, guest: &GuestXml, target: &NodeName) -> Txn {
-    let id = guest.uuid;
-    let keys = keys::domain(id);
     let hands_device_over = guest
         .interfaces
         .iter()
@@ -332,81 +324,19 @@ fn creation(definition: &Definition, guest: &GuestXml, target: &NodeName) -> Txn
     } else {
         definition.migration_method
     };
-    let empty = String::new();
-    let mut txn = Txn::new()
-        .create(&keys.name(), &guest.name)
-        .create(&keys.xml(), &definition.xml)
-        .create(&keys.state(), &VmState::Stop)
-        .create(&keys.profile(), &OrNone(None))
-        .create(&keys.stats(), &None)
-        .create(&keys.node(), target)
-        .create(&keys.last_node(), &None)
-        .create(&keys.failed_reason(), &empty)
-        .create(&keys.volumes(), &CommaList(volume_list(guest)))
-        .create(&keys.console_log(), &empty)
-        .create(&keys.vnc(), &empty)
-        .create(&keys.autostart(), &definition.autostart)
-        .create(&keys.migration_method(), &method)
-        .create(
-            &keys.migration_max_downtime_ms(),
-            &definition.migration_max_downtime_ms,
-        )
-        .create(&keys.node_selector(), &definition.selector)
-        .create(&keys.node_limit(), &CommaList(definition.limit.clone()))
-        .create(&keys.tags(), &Nothing)
-        .create(&keys.migrate_sync_lock(), &empty)
-        .create(&keys.snapshots(), &Nothing)
-        .create(&keys.owner(), &None)
-        .create(&keys.incoming(), &None);
-    for tag in &definition.tags {
-        let keys = keys::tag(id, &tag.name);
-        txn = txn
-            .create(&keys.name(), &tag.name)
-            .create(&keys.kind(), &"user".to_owned())
-            .create(&keys.protected(), &tag.protected);
-    }
-    txn
-}
-
-#[cfg(test)]
-mod tests {
-    use pvc_common::keys::DomainKeys;
-    use pvc_common::store::Op;
-
-    use super::*;
-
-    #[test]
-    fn a_new_guest_has_every_key() {
-        // A missing key would make agents and 1.0.3 clients fail on this guest alone, at three in the morning.
-        let xml = "<domain type='kvm'><name>a</name><uuid>5d0e8c58-1d2b-4a30-9d6c-0f7d3f6f6a01</uuid>\
-                   <memory unit='MiB'>64</memory><vcpu>1</vcpu></domain>";
-        let guest = parse_xml(xml).unwrap();
-        let definition = Definition {
-            xml: xml.to_owned(),
-            node: None,
-            limit: Vec::new(),
-            selector: NodeSelector::None,
-            autostart: false,
-            migration_method: MigrationMethod::None,
-            migration_max_downtime_ms: 300,
-            tags: Vec::new(),
-        };
-        let txn = creation(&definition, &guest, &NodeName::new("hv1").unwrap());
-        let root = keys::domain(guest.uuid).path().to_owned();
-        let mut created: Vec<String> = txn
-            .ops
-            .iter()
-            .map(|op| {
-                let Op::Create { path, .. } = op else {
-                    panic!("{op:?}")
-                };
-                path.strip_prefix(&root).unwrap().to_owned()
-            })
-            .collect();
-        assert_eq!(created[0], "", "the parent comes first");
-        let mut expected: Vec<String> = DomainKeys::RELATIVE.iter().map(|key| (*key).to_owned()).collect();
-        created.sort();
-        expected.sort();
-        assert_eq!(created, expected);
-    }
+    schema::domain_keys(&NewDomain {
+        id: guest.uuid,
+        name: guest.name.clone(),
+        xml: definition.xml.clone(),
+        state: VmState::Stop,
+        node: target.clone(),
+        profile: None,
+        volumes: volume_list(guest),
+        node_limit: definition.limit.clone(),
+        node_selector: definition.selector,
+        autostart: definition.autostart,
+        migration_method: method,
+        migration_max_downtime_ms: definition.migration_max_downtime_ms,
+        tags: definition.tags.clone(),
+    })
 }
