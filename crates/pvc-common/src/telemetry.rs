@@ -96,9 +96,12 @@ pub enum Verbosity {
 impl Verbosity {
     fn filter(self) -> &'static str {
         match self {
-            Verbosity::Normal => "info",
+            // The client library tells each connection; ours are told by the store.
+            Verbosity::Normal => "info,zookeeper_client=warn",
             // Only ours: the libraries' debugging would drown it.
-            Verbosity::Debug => "info,pvc_common=debug,pvc_core=debug,pvcnoded=debug,pvcapid=debug",
+            Verbosity::Debug => {
+                "info,zookeeper_client=warn,pvc_common=debug,pvc_core=debug,pvcnoded=debug,pvcapid=debug"
+            }
         }
     }
 }

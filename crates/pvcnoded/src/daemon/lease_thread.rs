@@ -30,6 +30,7 @@ const FEED_EVERY: Duration = Duration::from_secs(1);
 /// The thread, and what it says.
 pub(super) struct LeaseThread {
     handle: Handle,
+    store: ZooKeeperStore,
     out: watch::Receiver<bool>,
     say_out: Option<watch::Sender<bool>>,
     pulses: watch::Sender<Vec<Pulse>>,
@@ -39,7 +40,7 @@ pub(super) struct LeaseThread {
 
 impl LeaseThread {
     /// Starts the thread; from now on the service manager's watchdog is fed from it.
-    pub(super) fn start(_config: &Config) -> anyhow::Result<LeaseThread> {
+    pub(super) fn start(config: &Config) -> anyhow::Result<LeaseThread> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -60,8 +61,14 @@ impl LeaseThread {
             })
             .context("failed to start the lease thread")?;
         let (say_out, out) = watch::channel(false);
+        // Connected by the time that registration has made a lease to renew.
+        let store = {
+            let _within = handle.enter();
+            ZooKeeperStore::connect(store_options(config))
+        };
         Ok(LeaseThread {
             handle,
+            store,
             out,
             say_out: Some(say_out),
             pulses,
@@ -88,10 +95,7 @@ impl LeaseThread {
         if coordinator {
             pulses.push(role_pulse.clone());
         }
-        let store = {
-            let _within = self.handle.enter();
-            ZooKeeperStore::connect(store_options(config))
-        };
+        let store = self.store.clone();
         let mut node_lease = NodeLeaseKeeper::new(
             store.clone(),
             HostClock,
