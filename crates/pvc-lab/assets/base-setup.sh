@@ -31,7 +31,7 @@ systemctl mask --quiet \
     systemd-udev-trigger.service systemd-pstore.service nftables.service frr.service ceph-crash.service \
     nvmf-autoconnect.service nvmefc-boot-connections.service lvm2-monitor.service lvm2-lvmpolld.socket \
     dm-event.socket blk-availability.service rbdmap.service uuidd.socket \
-    libvirt-guests.service virtlockd.socket virtlockd-admin.socket ceph-volume@.service \
+    libvirt-guests.service ceph-volume@.service \
     getty@tty1.service console-getty.service getty.target ldconfig.service modprobe@.service 2>/dev/null || true
 # Started by pvcnoded or by nobody: never by the distribution's own defaults.
 systemctl disable --quiet dnsmasq.service ceph.target 2>/dev/null || true

@@ -78,6 +78,8 @@ fn copy_program(from: &Path, to: &Path) -> Result<()> {
 /// Puts configuration and units on a node; on one that has never run also what has them started at each boot.
 pub(crate) fn install(node: &Node, state: &State, daemons: &Daemons) -> Result<()> {
     node.write_file("/etc/pvc/pvc.conf", 0o640, config::render(state))?;
+    // A node of the lab takes guests from its first moment.
+    node.write_file("/etc/pvc/autoready", 0o644, "")?;
     for (name, text) in units(&daemons.units)? {
         node.write_file(&format!("/lib/systemd/system/{name}"), 0o644, text)?;
     }
