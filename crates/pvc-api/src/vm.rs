@@ -83,6 +83,10 @@ pub struct Vm {
     /// The node that holds the right to run it now; empty if none does. Addition to PVC 1.0.3.
     #[serde(default)]
     pub owner: String,
+    /// Whether that node has let it run: a guest that is being started has an owner already and no running vCPU yet.
+    /// Addition to PVC 1.0.3.
+    #[serde(default)]
+    pub running: bool,
 }
 
 /// A tag.

@@ -181,6 +181,14 @@ pub(crate) enum NodeCommand {
         #[arg(short, long)]
         wait: bool,
     },
+    /// Let a node take virtual machines
+    Ready {
+        /// The node; this one if none is named
+        node: Option<String>,
+        /// Wait until it does
+        #[arg(short, long)]
+        wait: bool,
+    },
     /// Exit with 0 if the node is primary, else with 1
     IsPrimary {
         /// The node; this one if none is named

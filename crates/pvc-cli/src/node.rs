@@ -50,6 +50,11 @@ pub(crate) fn run(command: &NodeCommand, session: &Session) -> Result<()> {
             CoordinatorState::Secondary,
             *wait,
         ),
+        NodeCommand::Ready { node, wait: _ } => {
+            let path = format!("/node/{}/domain-state", segment(&named_or_here(node.as_deref())?));
+            session.say(&session.client.post(&path, &[("state", "ready")])?);
+            Ok(())
+        }
         NodeCommand::IsPrimary { node } => is_primary(session, &named_or_here(node.as_deref())?),
     }
 }

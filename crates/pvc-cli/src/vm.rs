@@ -166,12 +166,12 @@ fn look(goal: Goal, vm: &Vm) -> Result<Look> {
             vm.name, vm.failed_reason
         )));
     }
-    let runs = !vm.owner.is_empty();
+    let held = !vm.owner.is_empty();
     Ok(match (goal, vm.state) {
-        (Goal::Running | Goal::Restarted, VmState::Start) if runs => {
+        (Goal::Running | Goal::Restarted, VmState::Start) if vm.running => {
             Look::Done(format!("VM {} runs on node {}", vm.name, vm.owner))
         }
-        (Goal::Stopped, VmState::Stop | VmState::Disable) if !runs => {
+        (Goal::Stopped, VmState::Stop | VmState::Disable) if !held => {
             Look::Done(format!("VM {} is stopped", vm.name))
         }
         (Goal::Running | Goal::Restarted, VmState::Stop | VmState::Disable)

@@ -14,7 +14,7 @@ use std::process::{Command, Output, Stdio};
 use common::{Agents, Cluster, TOKEN, guest_xml, node, rbd_disk, vm_id};
 use pvc_common::keys;
 use pvc_core::records::PrimaryRecord;
-use pvc_core::states::{DaemonState, VmState};
+use pvc_core::states::{DaemonState, DomainState, VmState};
 use serde_json::{Value, json};
 
 /// What the program said.
@@ -173,6 +173,8 @@ fn the_primary_role_is_moved_and_waited_for() {
     let _agents = Agents::start(&cluster, Vec::new());
     assert!(done(&cluster, &["node", "primary", "hv3", "--wait"]).contains("primary"));
     assert!(done(&cluster, &["node", "secondary", "hv3", "-w"]).contains("secondary"));
+    cluster.set(&keys::node(&node("hv2")).domain_state(), &DomainState::Flushed);
+    assert!(done(&cluster, &["node", "ready", "hv2"]).contains("ready"));
 }
 
 #[test]

@@ -7,7 +7,7 @@
 //! * [`server`] - sockets, TLS, limits.
 //! * `request` - identity, log line and token check of each request; [`auth`] the comparison of tokens.
 //! * `routes` - the table of routes and the handlers.
-//! * `status`, `node`, `vm` - what the routes do, over the store.
+//! * `status`, `node`, `ready`, `vm` - what the routes do, over the store.
 //! * [`error`] - what a refused request is answered with.
 //! * [`openapi`] - the description for programs.
 pub mod app;
@@ -18,6 +18,7 @@ mod extract;
 mod filter;
 mod node;
 mod openapi;
+mod ready;
 mod request;
 mod routes;
 pub mod server;

@@ -43,7 +43,8 @@ pub(crate) fn parse_name(name: &str) -> Result<NodeName, ApiError> {
     NodeName::new(name).map_err(|_| unknown(name))
 }
 
-fn unknown(name: &str) -> ApiError {
+/// There is no such node.
+pub(crate) fn unknown(name: &str) -> ApiError {
     ApiError::not_found(format!("There is no node {name:?} in this cluster"))
 }
 

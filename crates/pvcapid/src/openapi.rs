@@ -22,6 +22,7 @@ use crate::routes;
         routes::node::coordinator_state,
         routes::node::set_coordinator_state,
         routes::node::domain_state,
+        routes::node::set_domain_state,
         routes::vm::index,
         routes::vm::create,
         routes::vm::create_named,

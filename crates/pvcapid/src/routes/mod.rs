@@ -37,7 +37,11 @@ pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
                         .route(web::get().to(node::coordinator_state::<S>))
                         .route(web::post().to(node::set_coordinator_state::<S>)),
                 )
-                .service(resource("/node/{node}/domain-state").route(web::get().to(node::domain_state::<S>)))
+                .service(
+                    resource("/node/{node}/domain-state")
+                        .route(web::get().to(node::domain_state::<S>))
+                        .route(web::post().to(node::set_domain_state::<S>)),
+                )
                 .service(
                     resource("/vm")
                         .route(web::get().to(vm::index::<S>))

@@ -14,6 +14,7 @@ use crate::error::ApiError;
 use crate::extract::{self, Params};
 use crate::filter::NameFilter;
 use crate::node::{self, NodeFilter};
+use crate::ready;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -200,4 +201,56 @@ pub(crate) async fn domain_state<S: Store>(
         name: name.to_string(),
         domain_state,
     }))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct DomainStateParams {
+    /// `ready`. `flush` is not possible yet.
+    #[serde(deserialize_with = "wanted_domain_state")]
+    #[param(value_type = String)]
+    state: DomainState,
+    /// Accepted for clients of PVC 1.0.3; a node is ready at once.
+    #[serde(default, deserialize_with = "extract::boolean")]
+    #[expect(dead_code, reason = "checked, and of no effect yet")]
+    wait: bool,
+}
+
+/// The two states that can be asked for; the others are reached on the way.
+fn wanted_domain_state<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<DomainState, D::Error> {
+    let state: DomainState = extract::word(deserializer)?;
+    match state {
+        DomainState::Ready | DomainState::Flush => Ok(state),
+        DomainState::Flushed | DomainState::Unflush | DomainState::FenceFlush => Err(
+            serde::de::Error::custom(format_args!("{state} can not be asked for, only ready and flush")),
+        ),
+    }
+}
+
+/// Lets a node take guests. Emptying a node is not possible yet.
+#[utoipa::path(
+    post, path = "/node/{node}/domain-state", operation_id = "set_node_domain_state", tag = "node",
+    params(("node" = String, Path, description = "The node's name"), DomainStateParams),
+    responses(
+        (status = 200, description = "The node takes guests", body = Message),
+        (status = 400, description = "A parameter is missing or wrong; the message names it", body = ErrorReply),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 404, description = "There is no such node", body = ErrorReply),
+        (status = 409, description = "The node can not take guests now", body = ErrorReply),
+        (status = 501, description = "Guests would have to be moved, which is not possible yet", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn set_domain_state<S: Store>(
+    app: web::Data<App<S>>,
+    name: web::Path<String>,
+    Params(params): Params<DomainStateParams>,
+) -> Result<impl Responder, ApiError> {
+    let name = node::parse_name(&name)?;
+    match params.state {
+        DomainState::Ready => Ok(message(app.promptly(ready::make_ready(&app.store, &name)).await?)),
+        DomainState::Flush | DomainState::Flushed | DomainState::Unflush | DomainState::FenceFlush => {
+            Err(ApiError::not_implemented("This release can not empty a node yet"))
+        }
+    }
 }

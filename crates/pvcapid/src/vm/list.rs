@@ -211,6 +211,7 @@ fn assemble(id: VmId, state: VmState, tags: Vec<VmTag>, snapshots: Vec<VmSnapsho
         .map(|node| node.to_string())
         .unwrap_or_default();
     let limit = seen.shown(&keys.node_limit(), CommaList(Vec::new())).0;
+    let owner = seen.shown(&keys.owner(), None);
     Vm {
         name: text(
             seen.get(&keys.name())
@@ -253,10 +254,8 @@ fn assemble(id: VmId, state: VmState, tags: Vec<VmTag>, snapshots: Vec<VmSnapsho
         memory_stats: object(&stats, "mem_stats"),
         vcpu_stats: object(&stats, "cpu_stats"),
         vnc: vnc(&seen.shown(&keys.vnc(), String::new())),
-        owner: seen
-            .shown(&keys.owner(), None)
-            .map(|owner| owner.node.to_string())
-            .unwrap_or_default(),
+        running: owner.as_ref().is_some_and(record::runs),
+        owner: owner.map(|owner| owner.node.to_string()).unwrap_or_default(),
         networks: guest
             .as_ref()
             .map(|guest| networks(guest, &stats))

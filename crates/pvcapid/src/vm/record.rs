@@ -3,7 +3,7 @@
 use pvc_common::keys::{self, DomainKeys};
 use pvc_common::store::{ReadError, Store, StoreExt, Versioned};
 use pvc_core::ids::{NodeName, VmId, VmName};
-use pvc_core::records::Owner;
+use pvc_core::records::{CephClients, Owner};
 use pvc_core::states::VmState;
 
 use crate::error::ApiError;
@@ -55,6 +55,14 @@ impl Record {
         Record::read(store, id)
             .await?
             .ok_or_else(|| unknown(&id.to_string()))
+    }
+}
+
+/// Whether the owner has let the guest run: it does so once the guest's Ceph clients are on record.
+pub(crate) fn runs(owner: &Owner) -> bool {
+    match owner.ceph_clients {
+        CephClients::Unrecorded => false,
+        CephClients::Recorded(_) | CephClients::Unknown => true,
     }
 }
 

@@ -5,7 +5,7 @@ use pvc_common::store::{Store, StoreError, Txn};
 use pvc_core::ids::VmId;
 use pvc_core::states::VmState;
 
-use super::record::Record;
+use super::record::{Record, runs};
 use super::transition::{Force, Request, Step, next_step};
 use super::{RETRIES, wait};
 use crate::app::App;
@@ -156,12 +156,12 @@ async fn stopped_in_order<S: Store>(app: &App<S>, id: VmId) -> Result<(), ApiErr
     .await
 }
 
-/// Waits until the guest's restart is over.
+/// Waits until the guest's restart is over: its node gives it up and takes it again.
 async fn restarted<S: Store>(app: &App<S>, id: VmId) -> Result<(), ApiError> {
     wait::until(app, id, wait::shutdown_limit(app), |record| {
         match record.state.value {
-            VmState::Restart => None,
-            VmState::Start => Some(Ok(())),
+            VmState::Start if record.owner.value.as_ref().is_some_and(runs) => Some(Ok(())),
+            VmState::Restart | VmState::Start => None,
             VmState::Shutdown
             | VmState::Stop
             | VmState::Disable
