@@ -1,0 +1,86 @@
+//! The cases. Each leaves the cluster in any state; the runner mends it before the next.
+
+mod failover;
+mod lifecycle;
+mod names;
+mod races;
+mod role;
+mod volumes;
+
+use crate::runner::Case;
+
+/// All cases, in the order in which they run: what others rely on comes first.
+pub(crate) const ALL: &[Case] = &[
+    Case {
+        name: "a-three-nodes-one-primary",
+        run: role::one_primary,
+    },
+    Case {
+        name: "b-move-by-command",
+        run: role::move_by_command,
+    },
+    Case {
+        name: "c-twenty-moves",
+        run: role::twenty_moves,
+    },
+    Case {
+        name: "d-kill-agent",
+        run: failover::kill_agent,
+    },
+    Case {
+        name: "d-freeze-agent",
+        run: failover::freeze_agent,
+    },
+    Case {
+        name: "d-power-off",
+        run: failover::power_off,
+    },
+    Case {
+        name: "d-power-off-zookeeper-leader",
+        run: failover::power_off_leader,
+    },
+    Case {
+        name: "e-guest-life",
+        run: lifecycle::guest_life,
+    },
+    Case {
+        name: "f-kill-qemu",
+        run: lifecycle::kill_qemu,
+    },
+    Case {
+        name: "f-power-cycle",
+        run: lifecycle::power_cycle,
+    },
+    Case {
+        name: "g-foreign-lock",
+        run: volumes::foreign_lock,
+    },
+    Case {
+        name: "g-foreign-watcher",
+        run: volumes::foreign_watcher,
+    },
+    Case {
+        name: "h-agent-restart",
+        run: lifecycle::agent_restart,
+    },
+    Case {
+        name: "i-frozen-before-create",
+        run: races::frozen_before_create,
+    },
+    Case {
+        name: "i-frozen-before-resume",
+        run: races::frozen_before_resume,
+    },
+    Case {
+        name: "j-held-before-refresh",
+        run: races::held_before_refresh,
+    },
+    Case {
+        name: "j-held-within-refresh",
+        run: races::held_within_refresh,
+    },
+    Case {
+        name: "k-two-of-one-name",
+        run: names::two_of_one_name,
+    },
+];

@@ -1,0 +1,297 @@
+//! The lab with everything that observes it, and what all cases need.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use pvc_common::keys;
+use pvc_core::ids::NodeName;
+use pvc_core::records::RoleLease;
+use pvc_core::states::{CoordinatorState, DaemonState};
+use pvc_lab::{Lab, Network, Node, Power, ceph, wait_for};
+
+use crate::addresses::{AddressLog, floating};
+use crate::store::{Sampler, StoreView};
+use crate::{agent, guests};
+
+/// Boot, Ceph's recovery and a change of the role, on two busy cores.
+const HEALTHY: Duration = Duration::from_secs(120);
+/// A move of the role, as an administrator waits for it.
+const MOVE: Duration = Duration::from_secs(30);
+
+/// The cluster under test.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    /// The lab.
+    pub(crate) lab: Lab,
+    /// The coordination store.
+    pub(crate) store: StoreView,
+    /// Who had which floating address when.
+    pub(crate) addresses: AddressLog,
+}
+
+impl Cluster {
+    /// Takes the lab that is up, and begins to observe it.
+    pub(crate) fn attach() -> Result<Cluster> {
+        let lab = Lab::attach()?;
+        let store = StoreView::open(&lab)?;
+        let mut addresses = AddressLog::default();
+        for node in lab.nodes() {
+            if node.power() == Power::Off {
+                node.power_on()?;
+            }
+            addresses.attach(node)?;
+        }
+        Ok(Cluster {
+            lab,
+            store,
+            addresses,
+        })
+    }
+
+    /// The names of the nodes, as the store has them.
+    pub(crate) fn names(&self) -> Result<Vec<NodeName>> {
+        self.lab
+            .nodes()
+            .iter()
+            .map(|node| Ok(NodeName::new(node.name())?))
+            .collect()
+    }
+
+    /// A node by its name.
+    pub(crate) fn node(&self, name: &str) -> Result<Node> {
+        self.lab.node(name).cloned()
+    }
+
+    /// Begins to sample the primary role.
+    pub(crate) fn sample_role(&self) -> Result<Sampler> {
+        Ok(self.store.sample_role(&self.names()?))
+    }
+
+    /// Runs the `pvc` command; wants success.
+    pub(crate) fn pvc(&self, arguments: &[&str]) -> Result<String> {
+        let mut words = vec!["--quiet", "--unsafe"];
+        words.extend(arguments);
+        self.lab
+            .pvc(&words)?
+            .ok()
+            .with_context(|| format!("`pvc {}` failed", arguments.join(" ")))
+    }
+
+    /// What each node says of its part in the role.
+    pub(crate) fn coordinator_states(&self) -> Result<BTreeMap<NodeName, CoordinatorState>> {
+        self.names()?
+            .into_iter()
+            .map(|name| {
+                let state = self.store.require(&keys::node(&name).coordinator_state())?;
+                Ok((name, state.value))
+            })
+            .collect()
+    }
+
+    /// The one node that is primary, has the role's lease and all of its addresses; none if there is no such node.
+    pub(crate) fn primary(&self) -> Result<Option<NodeName>> {
+        let states = self.coordinator_states()?;
+        let mut primaries = states
+            .iter()
+            .filter(|(_, state)| **state == CoordinatorState::Primary)
+            .map(|(name, _)| name.clone());
+        let (Some(primary), None) = (primaries.next(), primaries.next()) else {
+            return Ok(None);
+        };
+        let others_wait = states
+            .iter()
+            .all(|(name, state)| *name == primary || *state == CoordinatorState::Secondary);
+        let holds = matches!(
+            self.store.require(&keys::lease_primary())?.value,
+            Some(RoleLease::Held { holder, .. }) if holder == primary
+        );
+        let has_addresses = floating()
+            .into_iter()
+            .all(|address| self.addresses.holders(address) == [primary.to_string()]);
+        Ok((others_wait && holds && has_addresses).then_some(primary))
+    }
+
+    /// The primary, waited for.
+    pub(crate) fn wait_primary(&self) -> Result<NodeName> {
+        wait_for("exactly one whole primary", HEALTHY, || self.primary()).with_context(|| self.describe())
+    }
+
+    /// The node that is primary.
+    pub(crate) fn primary_node(&self) -> Result<Node> {
+        self.node(self.wait_primary()?.as_str())
+    }
+
+    /// A node that is not primary: the first by name.
+    pub(crate) fn secondary_node(&self) -> Result<Node> {
+        let primary = self.wait_primary()?;
+        let other = self
+            .lab
+            .nodes()
+            .iter()
+            .find(|node| node.name() != primary.as_str());
+        other.cloned().context("there is no other node")
+    }
+
+    /// Moves the role through `pvc` and waits until it is there.
+    pub(crate) fn move_primary(&self, to: &Node) -> Result<()> {
+        let name = to.name();
+        if self.primary()?.is_some_and(|primary| primary.as_str() == name) {
+            return Ok(());
+        }
+        self.pvc(&["node", "primary", &name])?;
+        wait_for(&format!("{name} to be primary"), MOVE, || {
+            Ok(self
+                .primary()?
+                .filter(|primary| primary.as_str() == name)
+                .map(|_| ()))
+        })
+        .with_context(|| self.describe())
+    }
+
+    /// Waits until everything is as it should be between two cases: all nodes run, one primary, Ceph whole.
+    pub(crate) fn wait_healthy(&self) -> Result<()> {
+        self.store.wait_connected()?;
+        let mut why = String::new();
+        wait_for("a healthy cluster", HEALTHY, || {
+            why = match self.ill() {
+                Ok(None) => return Ok(Some(())),
+                Ok(Some(reason)) => reason,
+                // The store may be electing a leader.
+                Err(error) => format!("{error:#}"),
+            };
+            Ok(None)
+        })
+        .with_context(|| format!("{why}\n{}", self.describe()))
+    }
+
+    /// What is not as it should be; none if all is well.
+    fn ill(&self) -> Result<Option<String>> {
+        for node in self.lab.nodes() {
+            if node.power() == Power::Off || node.is_frozen() {
+                return Ok(Some(format!("{} is off or frozen", node.id())));
+            }
+        }
+        for name in self.names()? {
+            let state = self.store.require(&keys::node(&name).daemon_state())?.value;
+            if state != DaemonState::Run {
+                return Ok(Some(format!("the agent of {name} says {state}")));
+            }
+        }
+        if self.primary()?.is_none() {
+            return Ok(Some("there is no whole primary".to_owned()));
+        }
+        if let Some(node) = self.lab.nodes().first() {
+            let health = ceph::health(node).unwrap_or_else(|| "nothing".to_owned());
+            if health == "HEALTH_ERR" || health == "nothing" || ceph_osds_up(node) < self.lab.nodes().len() {
+                return Ok(Some(format!("Ceph says {health}, or misses an OSD")));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Ends what a case may have left behind, whatever it was.
+    pub(crate) fn restore(&mut self) -> Result<()> {
+        self.lab.heal()?;
+        for node in self.lab.nodes().to_vec() {
+            if node.power() == Power::Off {
+                self.power_on(&node)?;
+            }
+            if node.is_frozen() {
+                node.thaw()?;
+            }
+            agent::restore(&node)?;
+        }
+        guests::remove_all(self)
+    }
+
+    /// Takes a node's power away.
+    pub(crate) fn power_off(&mut self, node: &Node) -> Result<()> {
+        node.power_off()?;
+        self.addresses.end(&node.name());
+        Ok(())
+    }
+
+    /// Boots a node and observes it again as soon as that is possible.
+    pub(crate) fn power_on(&mut self, node: &Node) -> Result<()> {
+        node.power_on()?;
+        self.addresses.attach(node)
+    }
+
+    /// Whether an address answers a ping from inside a node.
+    pub(crate) fn pings(&self, from: &Node, address: &str) -> Result<bool> {
+        Ok(from.exec(&["ping", "-c", "1", "-W", "2", address])?.success())
+    }
+
+    /// How the role stands, for messages.
+    pub(crate) fn describe(&self) -> String {
+        let states = match self.coordinator_states() {
+            Ok(states) => states
+                .iter()
+                .map(|(name, state)| format!("{name} {state}"))
+                .collect::<Vec<_>>()
+                .join(", "),
+            Err(error) => format!("{error:#}"),
+        };
+        let record = self
+            .store
+            .get(&keys::config().primary_node())
+            .map(|record| format!("{:?}", record.map(|record| record.value)))
+            .unwrap_or_else(|error| format!("{error:#}"));
+        let address = std::net::IpAddr::V4(Network::Upstream.floating_v4());
+        format!(
+            "states: {states}; record: {record}; {address} is on {:?}",
+            self.addresses.holders(address)
+        )
+    }
+
+    /// The floating address by which users reach the API.
+    pub(crate) fn api_address(&self) -> std::net::IpAddr {
+        Network::Upstream.floating_v4().into()
+    }
+
+    /// Waits for something, with this cluster described if it does not come.
+    pub(crate) fn wait_for<T>(
+        &self,
+        what: &str,
+        deadline: Duration,
+        condition: impl FnMut() -> Result<Option<T>>,
+    ) -> Result<T> {
+        wait_for(what, deadline, condition).with_context(|| self.describe())
+    }
+}
+
+fn ceph_osds_up(node: &Node) -> usize {
+    let argv = [
+        "ceph",
+        "--connect-timeout",
+        "5",
+        "--format",
+        "json",
+        "osd",
+        "stat",
+    ];
+    node.exec_within(Duration::from_secs(10), &argv)
+        .ok()
+        .and_then(|output| serde_json::from_str::<serde_json::Value>(&output.stdout).ok())
+        .and_then(|stat| stat.get("num_up_osds")?.as_u64())
+        .and_then(|count| usize::try_from(count).ok())
+        .unwrap_or(0)
+}
+
+/// Fails if a measured time is above its limit; both are shown either way.
+pub(crate) fn within(what: &str, took: Duration, limit: Duration) -> Result<()> {
+    crate::say(&format!(
+        "{what}: {:.2} s (limit {:.1} s)",
+        took.as_secs_f64(),
+        limit.as_secs_f64()
+    ));
+    if took > limit {
+        bail!(
+            "{what} took {:.2} s, the limit is {:.1} s",
+            took.as_secs_f64(),
+            limit.as_secs_f64()
+        );
+    }
+    Ok(())
+}
