@@ -21,6 +21,7 @@ use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState, N
 use pvcapid::app::{App, Settings};
 use pvcapid::auth::{AuthPolicy, TokenDigest};
 use pvcapid::server;
+use rustls::ServerConfig;
 
 pub(crate) const TOKEN: &str = "a-token-for-tests";
 
@@ -47,17 +48,21 @@ impl Drop for Cluster {
 impl Cluster {
     /// Nodes hv1 to hv3, all coordinators, running and ready; hv1 is primary; one token is known.
     pub(crate) fn start() -> Cluster {
-        Cluster::with_shutdown_timeout(Duration::from_secs(180))
+        Cluster::serve(None)
     }
 
-    pub(crate) fn with_shutdown_timeout(vm_shutdown_timeout: Duration) -> Cluster {
+    pub(crate) fn with_tls(tls: ServerConfig) -> Cluster {
+        Cluster::serve(Some(tls))
+    }
+
+    fn serve(tls: Option<ServerConfig>) -> Cluster {
         let memory = MemoryServer::new();
         let store = memory.client();
         seed(&store);
         let api = memory.client();
         let settings = Settings {
             auth: AuthPolicy::Tokens(vec![TokenDigest::of(TOKEN.as_bytes())]),
-            vm_shutdown_timeout,
+            vm_shutdown_timeout: Duration::from_secs(180),
         };
         let app = App::new(api.clone(), settings);
         let (sender, receiver) = mpsc::channel();
@@ -70,7 +75,7 @@ impl Cluster {
             runtime.block_on(async move {
                 let listener = server::listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
                 let port = listener.local_addr().unwrap().port();
-                let server = server::serve(app, vec![listener], None).unwrap();
+                let server = server::serve(app, vec![listener], tls).unwrap();
                 sender.send((port, server.handle())).unwrap();
                 server.await.unwrap();
             });
