@@ -20,16 +20,17 @@ pub(crate) struct Cli {
 /// Options of every command; they stand before it.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// The connection to use; 'local' on a node if none is named
-    #[arg(short, long, env = "PVC_CONNECTION", value_name = "NAME")]
+    /// The connection to use; 'local' on a node if none is named [env: PVC_CONNECTION]
+    #[arg(short, long, value_name = "NAME")]
     pub(crate) connection: Option<String>,
-    /// Use the API at this URL rather than a connection; its token is taken from PVC_API_KEY or --api-key-file
-    #[arg(long, env = "PVC_URL", value_name = "URL", conflicts_with = "connection")]
+    /// Use the API at this URL rather than a connection; its token is taken from PVC_API_KEY or --api-key-file [env:
+    /// PVC_URL]
+    #[arg(long, value_name = "URL", conflicts_with = "connection")]
     pub(crate) url: Option<String>,
     /// Read the token for --url from this file (- for standard input)
-    #[arg(long, value_name = "FILE", requires = "url")]
+    #[arg(long, value_name = "FILE")]
     pub(crate) api_key_file: Option<PathBuf>,
-    /// Say more
+    /// Show each request and how it was answered
     #[arg(short = 'v', long, env = "PVC_DEBUG", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub(crate) debug: bool,
     /// Do not say which connection is used

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use pvc_api::API_KEY_HEADER;
 use pvc_api::message::{ErrorCode, ErrorReply, Message};
+use pvc_api::{API_KEY_HEADER, REQUEST_ID_HEADER};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::http::Response;
@@ -29,11 +29,13 @@ const REPLY_LIMIT: u64 = 256 * 1024 * 1024;
 pub(crate) struct Client {
     agent: Agent,
     connection: Connection,
+    /// Whether requests are shown.
+    debug: bool,
 }
 
 impl Client {
     /// A client of the cluster at that connection. Nothing is sent yet.
-    pub(crate) fn new(connection: Connection) -> Client {
+    pub(crate) fn new(connection: Connection, debug: bool) -> Client {
         let tls = TlsConfig::builder()
             .disable_verification(connection.verification == Verification::Off)
             .build();
@@ -45,7 +47,11 @@ impl Client {
             .tls_config(tls)
             .build()
             .new_agent();
-        Client { agent, connection }
+        Client {
+            agent,
+            connection,
+            debug,
+        }
     }
 
     /// Reads; tries again when the cluster can not answer for now.
@@ -73,7 +79,7 @@ impl Client {
             request = request.header(API_KEY_HEADER, key);
         }
         let mut response = request.call().map_err(|error| self.unreachable(&error))?;
-        self.check(&mut response)
+        self.check("GET", path, &mut response)
     }
 
     /// Reads a list. That nothing fits is an error only if something was asked for: an empty cluster is no failure.
@@ -93,7 +99,7 @@ impl Client {
         let mut response = request
             .send_form(form.iter().copied())
             .map_err(|error| self.unreachable(&error))?;
-        said(self.check(&mut response)?)
+        said(self.check("POST", path, &mut response)?)
     }
 
     /// Replaces something.
@@ -105,7 +111,7 @@ impl Client {
         let mut response = request
             .send_form(form.iter().copied())
             .map_err(|error| self.unreachable(&error))?;
-        said(self.check(&mut response)?)
+        said(self.check("PUT", path, &mut response)?)
     }
 
     /// Removes something.
@@ -115,7 +121,7 @@ impl Client {
             request = request.header(API_KEY_HEADER, key);
         }
         let mut response = request.call().map_err(|error| self.unreachable(&error))?;
-        said(self.check(&mut response)?)
+        said(self.check("DELETE", path, &mut response)?)
     }
 
     fn url(&self, path: &str) -> String {
@@ -132,8 +138,16 @@ impl Client {
         )
     }
 
-    fn check(&self, response: &mut Response<Body>) -> Result<Value> {
+    fn check(&self, method: &str, path: &str, response: &mut Response<Body>) -> Result<Value> {
         let status = response.status();
+        if self.debug {
+            let id = response
+                .headers()
+                .get(REQUEST_ID_HEADER)
+                .and_then(|id| id.to_str().ok())
+                .unwrap_or("-");
+            anstream::eprintln!("{method} {} answered {status} (request {id})", self.url(path));
+        }
         let text = response
             .body_mut()
             .with_config()

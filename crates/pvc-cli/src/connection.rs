@@ -156,15 +156,29 @@ pub(crate) fn save(stored: &Stored) -> Result<()> {
     fs::rename(&temporary, &path).map_err(failed)
 }
 
-/// The connection that the command line and the environment ask for.
+/// The connection that the command line asks for, or else the environment.
 pub(crate) fn choose(
     name: Option<&str>,
     url: Option<&str>,
     api_key_file: Option<&Path>,
 ) -> Result<Connection> {
+    let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
+    // An option beats a variable: what was typed just now is what is meant.
+    let url = match (url, name) {
+        (Some(url), _) => Some(url.to_owned()),
+        (None, Some(_)) => None,
+        (None, None) => variable("PVC_URL"),
+    };
     if let Some(url) = url {
-        return from_url(url, api_key_file);
+        return from_url(&url, api_key_file);
     }
+    if api_key_file.is_some() {
+        return Err(CliError::usage(
+            "--api-key-file goes with --url; a connection has its own token",
+        ));
+    }
+    let by_variable = variable("PVC_CONNECTION");
+    let name = name.or(by_variable.as_deref());
     let stored = load()?;
     let name = name.unwrap_or(LOCAL);
     match stored.0.get(name) {

@@ -57,7 +57,7 @@ pub(crate) fn run(command: &ConnectionCommand, global: &Global) -> Result<()> {
             Ok(())
         }
         ConnectionCommand::List { show_keys, format } => list(*show_keys, *format),
-        ConnectionCommand::Detail { format } => detail(*format),
+        ConnectionCommand::Detail { format } => detail(*format, global),
     }
 }
 
@@ -180,12 +180,12 @@ fn port_of(url: &str) -> u16 {
         .unwrap_or(0)
 }
 
-fn detail(format: Format) -> Result<()> {
+fn detail(format: Format, global: &Global) -> Result<()> {
     let stored = connection::load()?;
     let mut found = Vec::new();
     for (name, entry) in &stored.0 {
         let status = connection::resolve(name, entry)
-            .and_then(|connection| Client::new(connection).get_once("/status", &[]));
+            .and_then(|connection| Client::new(connection, global.debug).get_once("/status", &[]));
         found.push((name, status));
     }
     match format {

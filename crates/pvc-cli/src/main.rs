@@ -43,7 +43,7 @@ impl Session {
             anstream::eprintln!("Using connection {} ({})", connection.name, connection.url);
         }
         Ok(Session {
-            client: Client::new(connection),
+            client: Client::new(connection, global.debug),
             asking: if global.r#unsafe {
                 Asking::Assume
             } else {

@@ -131,7 +131,9 @@ fn exit_codes_tell_apart_what_scripts_do_differently() {
     check(&["node", "list", "-f", "yaml"], 2, "json-pretty");
     check(&["nodes"], 2, "node");
     check(&["vm", "stop", "none"], 2, "-y");
-    check(&["-c", "none", "node", "list"], 2, "--url");
+    check(&["-c", "none", "node", "list"], 3, "none");
+    check(&["--url", "here", "node", "list"], 2, "http://");
+    check(&["-v", "node", "info", "hv9"], 3, "/api/v1/node/hv9 answered 404");
     cluster.set(&keys::node(&node("hv2")).daemon_state(), &DaemonState::Stop);
     check(&["node", "primary", "hv2"], 1, "not run");
     cluster.server.lose_quorum();
