@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::run;
+use crate::cgroup::Cgroup;
+use crate::process::{Run, run};
 use crate::progress::Progress;
 use crate::state::{Folder, write_file};
 
@@ -77,7 +78,7 @@ fn build(folder: &Folder, tree: &Path, progress: &mut dyn Progress) -> Result<()
     progress.step(&format!(
         "building the base tree: Debian {RELEASE} from {mirror} (a minute or two)"
     ));
-    run(&[
+    in_build(&[
         "debootstrap",
         "--variant=minbase",
         &format!("--include={MINIMUM}"),
@@ -85,7 +86,7 @@ fn build(folder: &Folder, tree: &Path, progress: &mut dyn Progress) -> Result<()
         RELEASE,
         &tree.display().to_string(),
         &mirror,
-    ])
+    ])?
     .within(Duration::from_secs(900))
     .ok()?;
 
@@ -127,7 +128,7 @@ fn build(folder: &Folder, tree: &Path, progress: &mut dyn Progress) -> Result<()
         "/usr/lib/pvc-lab-setup/base-setup.sh",
     ];
     argv.extend(packages);
-    run(&argv)
+    in_build(&argv)?
         .env("SYSTEMD_NSPAWN_LOCK", "0")
         .within(Duration::from_secs(1200))
         .ok()?;
@@ -139,6 +140,13 @@ fn build(folder: &Folder, tree: &Path, progress: &mut dyn Progress) -> Result<()
         bail!("the tree was built and has no guest kernel");
     }
     Ok(())
+}
+
+/// A program in the lab's cgroup: if `up` is ended in its middle, the next `up` or `down` ends what is still at work.
+fn in_build<S: AsRef<str>>(argv: &[S]) -> Result<Run> {
+    let cgroup = Cgroup::of_lab()?.child("build");
+    cgroup.create()?;
+    Ok(run(&cgroup.argv(argv)))
 }
 
 const PROXY_FILE: &str = "etc/apt/apt.conf.d/01pvc-lab-proxy";

@@ -54,6 +54,16 @@ impl Cgroup {
         Ok(())
     }
 
+    /// The words that run a program in it.
+    pub(crate) fn argv<S: AsRef<str>>(&self, argv: &[S]) -> Vec<String> {
+        let procs = self.path.join("cgroup.procs").display().to_string();
+        let mut all = ["sh", "-c", "echo $$ >\"$0\" && exec \"$@\"", &procs]
+            .map(str::to_owned)
+            .to_vec();
+        all.extend(argv.iter().map(|word| word.as_ref().to_owned()));
+        all
+    }
+
     /// Whether any process is in it or below it.
     pub(crate) fn is_populated(&self) -> bool {
         self.event("populated")

@@ -44,6 +44,12 @@ pub(crate) fn check(folder: &Folder) -> Result<()> {
     if let Err(error) = Cgroup::of_lab() {
         reasons.push(format!("{error:#}"));
     }
+    if !folder.root().is_absolute() || !is_mountable(folder.root()) {
+        reasons.push(format!(
+            "{}: the lab's folder has to be an absolute path of letters, digits and _ . - / (for mount's options)",
+            folder.root().display()
+        ));
+    }
     match free_disk_mib(folder.root()) {
         Ok(free) if free < DISK_NEEDED_MIB => reasons.push(format!(
             "{} has {free} MiB free, the lab needs {DISK_NEEDED_MIB} MiB (PVC_LAB_DIR moves it elsewhere)",
@@ -139,6 +145,12 @@ fn missing_packages() -> Vec<&'static str> {
     missing
 }
 
+/// Whether a path can stand in the options of an overlay mount, where a comma or a colon would end it.
+fn is_mountable(path: &Path) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-/".contains(c);
+    path.to_str().is_some_and(|text| text.chars().all(allowed))
+}
+
 fn is_installed(program: &str) -> bool {
     let path = std::env::var("PATH").unwrap_or_default();
     path.split(':')
@@ -166,6 +178,14 @@ fn available_mib(meminfo: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn paths_that_a_mount_would_misread_are_refused() {
+        assert!(is_mountable(Path::new("/var/lib/pvc-lab")));
+        for odd in ["/srv/a:b", "/srv/a,b", "/srv/a b"] {
+            assert!(!is_mountable(Path::new(odd)), "{odd}");
+        }
+    }
 
     #[test]
     fn reads_available_memory() {

@@ -53,6 +53,7 @@ mod progress;
 mod service;
 mod state;
 pub mod topology;
+mod up;
 mod zookeeper;
 
 pub use deploy::{Daemons, PAUSE_FOLDER};

@@ -399,17 +399,9 @@ impl Node {
         let Some(leader) = self.leader()? else {
             bail!("{} is off", self.id)
         };
-        let procs = self
-            .cgroup
-            .child("exec")
-            .path()
-            .join("cgroup.procs")
-            .display()
-            .to_string();
         let leader = leader.to_string();
         let term = format!("TERM={}", std::env::var("TERM").unwrap_or_else(|_| "dumb".into()));
-        let mut all = vec!["sh", "-c", "echo $$ >\"$0\" && exec \"$@\"", &procs];
-        all.extend(["nsenter", "--target", &leader]);
+        let mut all = vec!["nsenter", "--target", &leader];
         all.extend([
             "--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd", "--",
         ]);
@@ -420,7 +412,7 @@ impl Node {
         ]);
         all.extend(["HOME=/root", "LANG=C.UTF-8", &term]);
         all.extend(argv.iter().map(AsRef::as_ref));
-        Ok(run(&all))
+        Ok(run(&self.cgroup.child("exec").argv(&all)))
     }
 
     /// Reads a file of a node that is on.

@@ -76,16 +76,8 @@ pub(crate) fn start(
         .append(true)
         .open(&log)
         .with_context(|| format!("cannot open {}", log.display()))?;
-    let procs = cgroup.path().join("cgroup.procs").display().to_string();
-    let mut all = vec![
-        "setsid",
-        "--fork",
-        "sh",
-        "-c",
-        "echo $$ >\"$0\" && exec \"$@\"",
-        &procs,
-    ];
-    all.extend(argv);
+    let mut all = vec!["setsid".to_owned(), "--fork".to_owned()];
+    all.extend(cgroup.argv(argv));
     environment(run(&all))
         .env("PVC_LAB_DIR", folder.root())
         .detached(log)
