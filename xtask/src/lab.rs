@@ -213,7 +213,6 @@ fn up(arguments: &UpArguments) -> Result<()> {
     } else {
         Some(build(&arguments.build, &mut lines)?)
     };
-    let daemons = daemons.filter(are_written);
     let with_guest = daemons.is_some() && storage == Storage::Ceph && !arguments.no_guest;
     let options = Options {
         nodes: arguments.nodes,
@@ -265,14 +264,6 @@ fn build(arguments: &BuildArguments, progress: &mut dyn Progress) -> Result<Daem
         programs: target.join(profile),
         units: root.join("deploy/systemd"),
     })
-}
-
-/// A program that does not even tell its version is the empty one that the workspace began with.
-fn are_written(daemons: &Daemons) -> bool {
-    let asked = Process::new(daemons.programs.join("pvcnoded"))
-        .arg("--version")
-        .output();
-    asked.is_ok_and(|output| !output.stdout.is_empty())
 }
 
 /// What a newcomer can do now.

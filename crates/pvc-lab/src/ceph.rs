@@ -1,4 +1,4 @@
-//! Ceph on the coordinators: a monitor and an OSD on each, one manager, one replicated pool.
+//! Ceph on the coordinators: a monitor, a manager and an OSD on each, and one replicated pool.
 
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::node::Node;
 use crate::process::wait_for;
 use crate::state::{State, random, random_uuid};
-use crate::topology::{Network, NodeId, PREFIX_V4};
+use crate::topology::{Network, PREFIX_V4};
 
 /// What every coordinator gets at /usr/lib/pvc-lab.
 pub(crate) const PREPARE: &str = include_str!("../assets/node/ceph-prepare");
@@ -23,7 +23,7 @@ const COMMAND_DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) struct Keys {
     mon: String,
     admin: String,
-    mgr: String,
+    mgrs: Vec<String>,
     osds: Vec<String>,
     libvirt: String,
 }
@@ -39,7 +39,7 @@ impl Keys {
         Ok(Keys {
             mon: new_key()?,
             admin: new_key()?,
-            mgr: new_key()?,
+            mgrs: state.coordinators().map(|_| new_key()).collect::<Result<_>>()?,
             osds: state.coordinators().map(|_| new_key()).collect::<Result<_>>()?,
             libvirt: new_key()?,
         })
@@ -65,11 +65,19 @@ impl Keys {
             )
             .ok();
         }
+        for (index, key) in self.mgrs.iter().enumerate() {
+            write!(
+                text,
+                "[mgr.hv{}]\n key = {key}\n caps mon = \"allow profile mgr\"\n caps osd = \"allow *\"\n \
+                 caps mds = \"allow *\"\n",
+                index + 1
+            )
+            .ok();
+        }
         write!(
             text,
-            "[mgr.hv1]\n key = {}\n caps mon = \"allow profile mgr\"\n caps osd = \"allow *\"\n caps mds = \"allow *\"\n\
-             [client.libvirt]\n key = {}\n caps mon = \"profile rbd\"\n caps osd = \"profile rbd pool={POOL}\"\n",
-            self.mgr, self.libvirt
+            "[client.libvirt]\n key = {}\n caps mon = \"profile rbd\"\n caps osd = \"profile rbd pool={POOL}\"\n",
+            self.libvirt
         )
         .ok();
         text
@@ -132,9 +140,9 @@ pub(crate) fn install(node: &Node, state: &State, keys: &Keys) -> Result<()> {
     if !node.id().is_coordinator() {
         return Ok(());
     }
-    let osd = osd_id(node.id());
-    let Some(osd_key) = keys.osds.get(osd) else {
-        bail!("no key for osd.{osd}")
+    let osd = usize::from(node.id().number()) - 1;
+    let (Some(osd_key), Some(mgr_key)) = (keys.osds.get(osd), keys.mgrs.get(osd)) else {
+        bail!("{} has no keys for Ceph", node.id());
     };
     let monitors: Vec<String> = state
         .coordinators()
@@ -153,15 +161,13 @@ pub(crate) fn install(node: &Node, state: &State, keys: &Keys) -> Result<()> {
         0o600,
         format!("[osd.{osd}]\n key = {osd_key}\n"),
     )?;
-    let mut daemons = vec![("mon", node.name()), ("osd", osd.to_string())];
-    if node.id().number() == 1 {
-        node.write_file(
-            "/etc/pvc-lab/mgr.keyring",
-            0o600,
-            format!("[mgr.hv1]\n key = {}\n", keys.mgr),
-        )?;
-        daemons.push(("mgr", node.name()));
-    }
+    let name = node.name();
+    node.write_file(
+        "/etc/pvc-lab/mgr.keyring",
+        0o600,
+        format!("[mgr.{name}]\n key = {mgr_key}\n"),
+    )?;
+    let daemons = [("mon", name.clone()), ("mgr", name), ("osd", osd.to_string())];
     for (kind, id) in daemons {
         node.write_file(
             &format!("/etc/systemd/system/ceph-{kind}@.service.d/lab.conf"),
@@ -174,11 +180,6 @@ pub(crate) fn install(node: &Node, state: &State, keys: &Keys) -> Result<()> {
         )?;
     }
     Ok(())
-}
-
-/// Id of the node's OSD.
-fn osd_id(node: NodeId) -> usize {
-    usize::from(node.number()) - 1
 }
 
 fn drop_in(kind: &str) -> String {
@@ -291,6 +292,7 @@ fn json(node: &Node, arguments: &[&str]) -> Option<serde_json::Value> {
 mod tests {
     use super::*;
     use crate::state::Storage;
+    use crate::topology::NodeId;
 
     #[test]
     fn base64_pads_as_the_standard_says() {
