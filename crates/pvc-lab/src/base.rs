@@ -4,7 +4,7 @@ use std::fs;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 
@@ -16,6 +16,8 @@ use crate::state::{Folder, write_file};
 const RELEASE: &str = "bookworm";
 const MIRROR: &str = "http://deb.debian.org/debian";
 const SECURITY_MIRROR: &str = "http://deb.debian.org/debian-security";
+/// How many base trees of other versions stay when one is built.
+const OTHERS_KEPT: usize = 1;
 /// What debootstrap itself installs beside the minimum.
 const MINIMUM: &str = "systemd,systemd-sysv,dbus,iproute2,procps,ca-certificates";
 
@@ -53,16 +55,28 @@ pub(crate) fn ensure(folder: &Folder, progress: &mut dyn Progress) -> Result<Pat
     Ok(tree)
 }
 
-/// Base trees of earlier versions are of no use any more, and each takes more than a gigabyte.
+/// Each tree takes more than a gigabyte. The last one built stays, for who goes to and fro between two versions.
 fn remove_others(folder: &Folder, progress: &mut dyn Progress) -> Result<()> {
-    for entry in fs::read_dir(folder.root()).into_iter().flatten().flatten() {
-        if entry.file_name().to_string_lossy().starts_with("base-") {
-            progress.step(&format!(
-                "removing the outdated base tree {}",
-                entry.path().display()
-            ));
-            remove_tree(&entry.path())?;
-        }
+    let mut trees: Vec<(SystemTime, PathBuf)> = fs::read_dir(folder.root())
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("base-"))
+        .map(|entry| {
+            (
+                entry
+                    .metadata()
+                    .and_then(|data| data.modified())
+                    .unwrap_or(UNIX_EPOCH),
+                entry.path(),
+            )
+        })
+        .collect();
+    trees.sort();
+    let outdated = trees.len().saturating_sub(OTHERS_KEPT);
+    for (_, tree) in &trees[..outdated] {
+        progress.step(&format!("removing the outdated base tree {}", tree.display()));
+        remove_tree(tree)?;
     }
     Ok(())
 }
