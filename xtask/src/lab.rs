@@ -200,7 +200,8 @@ fn up(arguments: &UpArguments) -> Result<()> {
     let mut lines = Lines::new();
     if let Some(lab) = Lab::find()? {
         lines.step("the lab is up already (`cargo xtask lab down` removes it)");
-        return status(&lab);
+        status(&lab)?;
+        return go_on(&lab, None);
     }
     prepare_machine(&mut lines)?;
     let storage = if arguments.no_ceph {
@@ -273,8 +274,10 @@ fn go_on(lab: &Lab, console: Option<&str>) -> Result<()> {
         return Ok(());
     }
     let pvc = lab.pvc_command();
-    println!("\n$ {} status", pvc.display());
-    print!("{}", lab.pvc(&["--quiet", "status"])?.ok()?);
+    println!("\n$ {} cluster status", pvc.display());
+    // Who asks for a lab that is up already may have switched half of it off.
+    let answer = lab.pvc(&["--quiet", "cluster", "status"])?;
+    print!("{}{}", answer.stdout, answer.stderr);
     if let Some(console) = console {
         println!("\nThe guest `{DEMO}` runs; its console says on {console}");
     }
