@@ -39,6 +39,8 @@ pub enum ErrorCode {
     Conflict,
     /// Somebody else changed the same thing at the same time, more often than was tried again (409).
     Busy,
+    /// The request's body did not arrive in time (408).
+    TooSlow,
     /// The request's body is larger than is taken (413).
     TooLarge,
     /// This release does not do that yet (501).

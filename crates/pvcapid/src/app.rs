@@ -15,6 +15,10 @@ use pvc_api::message::ErrorCode;
 /// quorum, the time on the way included.
 pub const REQUEST_LIMIT: Duration = Duration::from_millis(1800);
 
+/// How long a list may take in all. The store's own limit for each call still ends it within 2 s when there is no
+/// quorum; this one lets a list of many thousand guests come to its end.
+pub const LIST_LIMIT: Duration = Duration::from_secs(15);
+
 /// How many requests may wait for guests or nodes at a time. A waiting request costs some memory and one read a
 /// second; beyond this the caller is told to poll.
 const WAITERS: usize = 256;
@@ -59,8 +63,27 @@ impl<S: Store> App<S> {
         &self,
         work: impl Future<Output = Result<T, ApiError>> + Send,
     ) -> Result<T, ApiError> {
+        self.within(REQUEST_LIMIT, work).await
+    }
+
+    /// Makes a list, within [`LIST_LIMIT`].
+    ///
+    /// # Errors
+    /// Those of the work, or 503 when it took too long.
+    pub async fn listing<T: Send>(
+        &self,
+        work: impl Future<Output = Result<T, ApiError>> + Send,
+    ) -> Result<T, ApiError> {
+        self.within(LIST_LIMIT, work).await
+    }
+
+    async fn within<T: Send>(
+        &self,
+        limit: Duration,
+        work: impl Future<Output = Result<T, ApiError>> + Send,
+    ) -> Result<T, ApiError> {
         self.clock
-            .timeout(REQUEST_LIMIT, work)
+            .timeout(limit, work)
             .await
             .unwrap_or_else(|| Err(ApiError::store_silent()))
     }

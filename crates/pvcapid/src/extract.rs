@@ -3,18 +3,24 @@
 //! A parameter that does not fit is answered with 400 and its name.
 
 use std::fmt;
+use std::pin::pin;
+use std::time::Duration;
 
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
 use futures::StreamExt;
-use futures::future::LocalBoxFuture;
+use futures::future::{Either, LocalBoxFuture, select};
 use pvc_api::message::ErrorCode;
+use pvc_common::clock::{Clock, HostClock};
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 
 use crate::error::ApiError;
 
 /// The largest body that is taken, in bytes: a guest's XML must fit into one znode, whose limit is 1 MiB.
 pub(crate) const BODY_LIMIT: usize = 1024 * 1024;
+
+/// How long a body may take to arrive: a client that trickles must not hold a connection for ever.
+const BODY_TIME: Duration = Duration::from_secs(10);
 
 /// A request's parameters.
 #[derive(Debug)]
@@ -34,7 +40,15 @@ impl<T: DeserializeOwned + 'static> FromRequest for Params<T> {
             .to_ascii_lowercase();
         let payload = payload.take();
         Box::pin(async move {
-            let body = read_body(payload).await?;
+            let body = match select(pin!(read_body(payload)), pin!(HostClock.sleep(BODY_TIME))).await {
+                Either::Left((body, _)) => body?,
+                Either::Right(((), _)) => {
+                    return Err(ApiError::new(
+                        ErrorCode::TooSlow,
+                        format!("The body did not arrive within {} s", BODY_TIME.as_secs()),
+                    ));
+                }
+            };
             if !body.is_empty() {
                 if !content_type.starts_with("application/x-www-form-urlencoded") {
                     return Err(ApiError::new(

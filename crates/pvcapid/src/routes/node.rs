@@ -56,7 +56,7 @@ pub(crate) async fn list<S: Store>(
         coordinator_state: params.coordinator_state,
         domain_state: params.domain_state,
     };
-    let nodes = app.promptly(node::list(&app.store, &filter)).await?;
+    let nodes = app.listing(node::list(&app.store, &filter)).await?;
     if nodes.is_empty() {
         return Err(ApiError::not_found("No node fits what was asked for"));
     }

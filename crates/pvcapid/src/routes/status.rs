@@ -25,7 +25,7 @@ use crate::{node, status};
     )
 )]
 pub(crate) async fn show<S: Store>(app: web::Data<App<S>>) -> Result<impl Responder, ApiError> {
-    let status = app.promptly(status::read(&app.store)).await?;
+    let status = app.listing(status::read(&app.store)).await?;
     Ok(web::Json(status))
 }
 

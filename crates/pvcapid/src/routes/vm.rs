@@ -72,7 +72,7 @@ pub(crate) async fn index<S: Store>(
         },
     };
     let vms = app
-        .promptly(list::list(&app.store, app.clock.wall(), &filter))
+        .listing(list::list(&app.store, app.clock.wall(), &filter))
         .await?;
     if vms.is_empty() {
         return Err(ApiError::not_found("No VM fits what was asked for"));
