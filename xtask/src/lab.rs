@@ -1,5 +1,7 @@
 //! `cargo xtask lab`: a real cluster on this machine.
 
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command as Process, ExitCode};
 use std::time::Duration;
@@ -138,7 +140,6 @@ fn parse_networks(text: &str) -> Result<Networks> {
     }))
 }
 
-#[expect(clippy::print_stdout, reason = "status is what is asked for")]
 pub(crate) fn run(command: Command) -> Result<ExitCode> {
     match command {
         Command::Up(arguments) => up(&arguments)?,
@@ -168,7 +169,10 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
             node,
             switch,
             no_wait,
-        } => println!("{}", power(Lab::attach()?.node(&node)?, switch, no_wait)?),
+        } => print(&format!(
+            "{}\n",
+            power(Lab::attach()?.node(&node)?, switch, no_wait)?
+        ))?,
         Command::Partition { node, network, loss } => {
             let lab = Lab::attach()?;
             for network in network.0 {
@@ -185,7 +189,7 @@ pub(crate) fn run(command: Command) -> Result<ExitCode> {
             } else {
                 guest::Kind::Demo
             };
-            print!("{}", Lab::attach()?.make_guest(kind, &name)?.xml);
+            print(&Lab::attach()?.make_guest(kind, &name)?.xml)?;
         }
         Command::Forward { port_file } => pvc_lab::forward::serve(&port_file)?,
     }
@@ -268,28 +272,43 @@ fn build(arguments: &BuildArguments, progress: &mut dyn Progress) -> Result<Daem
 }
 
 /// What a newcomer can do now.
-#[expect(clippy::print_stdout, reason = "this is what a newcomer came for")]
 fn go_on(lab: &Lab, console: Option<&str>) -> Result<()> {
     if lab.state().daemons == Installed::No {
         return Ok(());
     }
     let pvc = lab.pvc_command();
-    println!("\n$ {} cluster status", pvc.display());
     // Who asks for a lab that is up already may have switched half of it off.
     let answer = lab.pvc(&["--quiet", "cluster", "status"])?;
-    print!("{}{}", answer.stdout, answer.stderr);
+    let mut text = format!(
+        "\n$ {} cluster status\n{}{}",
+        pvc.display(),
+        answer.stdout,
+        answer.stderr
+    );
     if let Some(console) = console {
-        println!("\nThe guest `{DEMO}` runs; its console says on {console}");
+        writeln!(text, "\nThe guest `{DEMO}` runs; its console says on {console}")?;
     }
-    println!(
+    let state = pvc.with_file_name("lab.json");
+    writeln!(
+        text,
         "\nThe API is at {}/api/v1; the token is in {}",
         lab.state().api_url,
-        pvc.with_file_name("lab.json").display()
-    );
-    println!("Go on with:  {} vm list", pvc.display());
-    println!("             cargo xtask lab shell hv1");
-    println!("             cargo xtask lab down");
-    Ok(())
+        state.display()
+    )?;
+    writeln!(text, "Go on with:  {} vm list", pvc.display())?;
+    writeln!(text, "             cargo xtask lab shell hv1")?;
+    writeln!(text, "             cargo xtask lab down")?;
+    print(&text)
+}
+
+/// Writes to standard output. Who reads only the first lines of it, as `head` does, has what he wants.
+fn print(text: &str) -> Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write the answer")
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 fn power(node: &Node, switch: Switch, no_wait: bool) -> Result<&'static str> {
@@ -327,8 +346,8 @@ fn is_well(node: &Node) -> bool {
     node.power() == Power::On && !node.is_frozen()
 }
 
-#[expect(clippy::print_stdout, reason = "status is what is asked for")]
 fn status(lab: &Lab) -> Result<()> {
+    let mut text = String::new();
     for node in lab.nodes() {
         let id = node.id();
         let condition = match node.power() {
@@ -345,22 +364,24 @@ fn status(lab: &Lab) -> Result<()> {
                 format!("on, systemd {}, {zookeeper}", systemd.stdout.trim())
             }
         };
-        println!("{id}  {}  {condition}", Network::Cluster.node_v4(id));
+        writeln!(text, "{id}  {}  {condition}", Network::Cluster.node_v4(id))?;
     }
     if let (Storage::Ceph, Some(node)) = (lab.state().storage, lab.nodes().iter().find(|node| is_well(node)))
     {
-        println!(
+        writeln!(
+            text,
             "Ceph {}",
             ceph::health(node).unwrap_or_else(|| "does not answer".to_owned())
-        );
+        )?;
     }
-    println!(
+    writeln!(
+        text,
         "API {} (token in {})",
         lab.state().api_url,
         lab.folder().join("lab.json").display()
-    );
+    )?;
     for cut in lab.cuts()? {
-        println!("cut: {cut}");
+        writeln!(text, "cut: {cut}")?;
     }
-    Ok(())
+    print(&text)
 }

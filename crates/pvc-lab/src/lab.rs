@@ -239,7 +239,8 @@ impl Lab {
         }
     }
 
-    /// The coordinator that leads ZooKeeper; none while the ensemble has no leader.
+    /// The coordinator that leads ZooKeeper; none while the ensemble has no leader. One that was frozen or cut off goes on
+    /// saying so for up to 2 s.
     ///
     /// # Errors
     /// If the nodes cannot be asked.
