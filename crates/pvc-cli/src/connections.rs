@@ -140,7 +140,7 @@ fn list(show_keys: bool, format: Format) -> Result<()> {
             output::json(&targets, Format::JsonPretty)
         }
         Format::Pretty | Format::Short | Format::Long => {
-            let mut table = output::table(&["Name", "Description", "Address", "Port", "Scheme", "API key"]);
+            let mut table = output::table(&["Name", "Description", "Address", ">Port", "Scheme", "API key"]);
             for row in &rows {
                 table.add_row(vec![
                     text(&row["name"]),
@@ -200,8 +200,9 @@ fn detail(format: Format, global: &Global) -> Result<()> {
             output::json(&rows, format)
         }
         Format::Pretty | Format::Short | Format::Long | Format::Raw | Format::JsonPrometheus => {
-            let mut table =
-                output::table(&["Name", "Cluster", "Health", "Primary", "Version", "Nodes", "VMs"]);
+            let mut table = output::table(&[
+                "Name", "Cluster", ">Health", "Primary", "Version", ">Nodes", ">VMs",
+            ]);
             for (name, status) in found {
                 let status: Result<ClusterStatus> = status.and_then(typed);
                 table.add_row(match status {
@@ -221,7 +222,7 @@ fn detail(format: Format, global: &Global) -> Result<()> {
                         } else {
                             error.to_string()
                         })
-                        .fg(comfy_table::Color::Red),
+                        .fg(comfy_table::Color::DarkRed),
                     ],
                 });
             }

@@ -86,19 +86,19 @@ fn list(session: &Session, query: &[(&str, &str)], format: Format) -> Result<()>
     }
     let mut table = output::table(&[
         "Node",
-        "Health",
+        ">Health",
         "Daemon",
         "Coordinator",
         "Domains",
-        "VMs",
-        "CPUs",
-        "vCPUs",
-        "Load",
-        "Memory",
-        "Used",
-        "Free",
-        "Allocated",
-        "Provisioned",
+        ">VMs",
+        ">CPUs",
+        ">vCPUs",
+        ">Load",
+        ">Memory",
+        ">Used",
+        ">Free",
+        ">Allocated",
+        ">Provisioned",
         "Version",
     ]);
     for node in &nodes {
@@ -155,14 +155,14 @@ fn info(session: &Session, name: &str, format: Format) -> Result<()> {
     lines.add("Domain state", output::painted(node.domain_state.as_str()));
     lines.gap();
     lines.add(
-        "CPUs",
+        ">CPUs",
         format!(
             "{} (load {:.2}), {} vCPUs allocated",
             node.vcpu.total, node.load, node.vcpu.allocated
         ),
     );
     lines.add(
-        "Memory",
+        ">Memory",
         format!(
             "{}: {} used, {} free, {} allocated, {} provisioned",
             output::mebibytes(node.memory.total),

@@ -69,7 +69,7 @@ pub(crate) fn json(value: &impl Serialize, format: Format) -> Result<()> {
     Ok(())
 }
 
-/// A table without lines, with that header.
+/// A table without lines, with that header. A title that begins with `>` is flush right, as numbers are.
 pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
@@ -77,7 +77,10 @@ pub(crate) fn table(header: &[&str]) -> Table {
     table.set_header(
         header
             .iter()
-            .map(|title| Cell::new(title).add_attribute(Attribute::Bold))
+            .map(|title| match title.strip_prefix('>') {
+                Some(title) => number(title).add_attribute(Attribute::Bold),
+                None => Cell::new(title).add_attribute(Attribute::Bold),
+            })
             .collect::<Vec<_>>(),
     );
     table
@@ -106,14 +109,25 @@ pub(crate) fn state(word: &str) -> Cell {
     }
 }
 
+/// A cell with the state of a guest, for which to be stopped is no fault.
+pub(crate) fn vm_state(word: &str) -> Cell {
+    if word == "stop" {
+        Cell::new(word).fg(Color::DarkBlue)
+    } else {
+        state(word)
+    }
+}
+
 /// Green is well, yellow is on the way, red wants a person.
 fn colour_of(word: &str) -> Option<Color> {
     match word {
-        "run" | "primary" | "ready" | "start" | "up" => Some(Color::Green),
+        "run" | "primary" | "ready" | "start" | "up" => Some(Color::DarkGreen),
         "init" | "shutdown" | "takeover" | "relinquish" | "flush" | "unflush" | "restart" | "migrate"
-        | "migrate-live" | "unmigrate" | "provision" | "import" | "restore" | "delete" => Some(Color::Yellow),
-        "stop" | "dead" | "fenced" | "flushed" | "fence-flush" | "fail" | "down" => Some(Color::Red),
-        "secondary" | "client" | "mirror" | "disable" => Some(Color::Blue),
+        | "migrate-live" | "unmigrate" | "provision" | "import" | "restore" | "delete" => {
+            Some(Color::DarkYellow)
+        }
+        "stop" | "dead" | "fenced" | "fence-flush" | "fail" | "down" => Some(Color::DarkRed),
+        "secondary" | "client" | "mirror" | "disable" | "flushed" => Some(Color::DarkBlue),
         _ => None,
     }
 }
@@ -121,10 +135,10 @@ fn colour_of(word: &str) -> Option<Color> {
 /// The same word for a labelled line.
 pub(crate) fn painted(word: &str) -> String {
     let code = match colour_of(word) {
-        Some(Color::Green) => "32",
-        Some(Color::Yellow) => "33",
-        Some(Color::Red) => "31",
-        Some(Color::Blue) => "34",
+        Some(Color::DarkGreen) => "32",
+        Some(Color::DarkYellow) => "33",
+        Some(Color::DarkRed) => "31",
+        Some(Color::DarkBlue) => "34",
         Some(_) | None => return word.to_owned(),
     };
     format!("\x1b[{code}m{word}\x1b[0m")
@@ -135,9 +149,9 @@ pub(crate) fn health(health: &pvc_api::node::Health) -> (String, Option<Color>) 
     match health {
         pvc_api::node::Health::Percent(percent) => {
             let colour = match percent {
-                91..=u8::MAX => Color::Green,
-                51..=90 => Color::Yellow,
-                0..=50 => Color::Red,
+                91..=u8::MAX => Color::DarkGreen,
+                51..=90 => Color::DarkYellow,
+                0..=50 => Color::DarkRed,
             };
             (format!("{percent}%"), Some(colour))
         }
@@ -159,8 +173,8 @@ pub(crate) fn health_cell(value: &pvc_api::node::Health) -> Cell {
 pub(crate) fn health_text(value: &pvc_api::node::Health) -> String {
     let (text, colour) = health(value);
     match colour {
-        Some(Color::Green) => format!("\x1b[32m{text}\x1b[0m"),
-        Some(Color::Yellow) => format!("\x1b[33m{text}\x1b[0m"),
+        Some(Color::DarkGreen) => format!("\x1b[32m{text}\x1b[0m"),
+        Some(Color::DarkYellow) => format!("\x1b[33m{text}\x1b[0m"),
         Some(_) => format!("\x1b[31m{text}\x1b[0m"),
         None => text,
     }

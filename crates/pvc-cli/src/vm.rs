@@ -199,15 +199,16 @@ fn list(session: &Session, query: &[(&str, &str)], format: Format) -> Result<()>
         return Ok(());
     }
     let mut table = output::table(&[
-        "Name", "State", "Node", "Migrated", "vCPUs", "Memory", "Networks", "Tags",
+        "Name", "State", "Node", "Runs on", "Migrated", ">vCPUs", ">Memory", "Networks", "Tags",
     ]);
     for vm in &vms {
         let networks: Vec<&str> = vm.networks.iter().map(|network| network.vni.as_str()).collect();
         let tags: Vec<&str> = vm.tags.iter().map(|tag| tag.name.as_str()).collect();
         table.add_row(vec![
             Cell::new(&vm.name),
-            output::state(vm.state.as_str()),
+            output::vm_state(vm.state.as_str()),
             Cell::new(&vm.node),
+            Cell::new(if vm.running { &vm.owner } else { "-" }),
             Cell::new(&vm.migrated),
             output::number(vm.vcpu),
             output::number(output::mebibytes(vm.memory)),
@@ -216,6 +217,12 @@ fn list(session: &Session, query: &[(&str, &str)], format: Format) -> Result<()>
         ]);
     }
     output::print_table(table);
+    for vm in vms.iter().filter(|vm| vm.state == VmState::Fail) {
+        output::line(format!(
+            "\x1b[31m{} has failed:\x1b[0m {}",
+            vm.name, vm.failed_reason
+        ));
+    }
     Ok(())
 }
 
@@ -240,7 +247,11 @@ fn info(session: &Session, domain: &str, format: Format) -> Result<()> {
         lines.add("Bad XML", error);
     }
     lines.add("Node", &vm.node);
-    lines.add("Runs on", or_dash(&vm.owner));
+    match (vm.running, vm.owner.as_str()) {
+        (_, "") => lines.add("Runs on", "-"),
+        (true, owner) => lines.add("Runs on", owner),
+        (false, owner) => lines.add("Runs on", format!("- (being started on {owner})")),
+    };
     lines.add("Migrated", &vm.migrated);
     lines.gap();
     lines.add("Memory", output::mebibytes(vm.memory));
