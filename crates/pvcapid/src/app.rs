@@ -1,10 +1,13 @@
 //! What every handler is given.
 
+use std::collections::HashMap;
 use std::future::Future;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pvc_common::clock::{Clock, HostClock};
 use pvc_common::store::Store;
+use pvc_core::ids::VmId;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::auth::AuthPolicy;
@@ -41,7 +44,35 @@ pub struct App<S> {
     pub clock: HostClock,
     /// What the configuration says.
     pub settings: Settings,
+    pub(crate) names: NameHints,
     waiters: Semaphore,
+}
+
+/// Which guest had which name when it was last looked up. Only a hint: whoever uses it reads that guest's name and
+/// falls back on all names, so a stale one costs a read and never finds the wrong guest.
+#[derive(Debug, Default)]
+pub(crate) struct NameHints(Mutex<HashMap<String, VmId>>);
+
+/// Hints that are kept: more than a cluster has guests. Beyond that all are dropped.
+const HINTS: usize = 20_000;
+
+impl NameHints {
+    pub(crate) fn get(&self, name: &str) -> Option<VmId> {
+        self.lock().get(name).copied()
+    }
+
+    pub(crate) fn note(&self, name: &str, id: VmId) {
+        let mut hints = self.lock();
+        if hints.len() >= HINTS {
+            hints.clear();
+        }
+        hints.insert(name.to_owned(), id);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, VmId>> {
+        // Nothing is ever half done under this lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<S: Store> App<S> {
@@ -51,6 +82,7 @@ impl<S: Store> App<S> {
             store,
             clock: HostClock,
             settings,
+            names: NameHints::default(),
             waiters: Semaphore::new(WAITERS),
         }
     }

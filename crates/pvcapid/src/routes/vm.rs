@@ -223,7 +223,7 @@ pub(crate) async fn show<S: Store>(
 ) -> Result<impl Responder, ApiError> {
     let found = app
         .promptly(async {
-            let id = record::find(&app.store, &vm).await?;
+            let id = record::find(&app, &vm).await?;
             list::one(&app.store, app.clock.wall(), id).await
         })
         .await?;
@@ -266,7 +266,7 @@ pub(crate) async fn modify<S: Store>(
     };
     let text = app
         .promptly(async {
-            let id = record::find(&app.store, &vm).await?;
+            let id = record::find(&app, &vm).await?;
             define::modify(&app.store, id, &params.xml, apply).await
         })
         .await?;
@@ -306,7 +306,7 @@ pub(crate) async fn remove<S: Store>(
             "This release can not remove volumes yet; ask without delete_disks, and remove them with rbd",
         ));
     }
-    let id = app.promptly(record::find(&app.store, &vm)).await?;
+    let id = app.promptly(record::find(&app, &vm)).await?;
     Ok(message(undefine::undefine(&app, id).await?))
 }
 
@@ -334,7 +334,7 @@ pub(crate) async fn state<S: Store>(
 
 async fn read<S: Store>(app: &App<S>, vm: &str) -> Result<Record, ApiError> {
     app.promptly(async {
-        let id = record::find(&app.store, vm).await?;
+        let id = record::find(app, vm).await?;
         Record::require(&app.store, id).await
     })
     .await
@@ -380,7 +380,7 @@ pub(crate) async fn set_state<S: Store>(
     } else {
         Reply::AtOnce
     };
-    let id = app.promptly(record::find(&app.store, &vm)).await?;
+    let id = app.promptly(record::find(&app, &vm)).await?;
     Ok(message(
         state::request(&app, id, params.state, force, reply).await?,
     ))

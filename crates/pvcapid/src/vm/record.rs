@@ -6,6 +6,7 @@ use pvc_core::ids::{NodeName, VmId, VmName};
 use pvc_core::records::{CephClients, Owner};
 use pvc_core::states::VmState;
 
+use crate::app::App;
 use crate::error::ApiError;
 use crate::snapshot::{Snapshot, Wanted};
 
@@ -72,7 +73,8 @@ pub(crate) fn unknown(vm: &str) -> ApiError {
 }
 
 /// The guest of that UUID or name.
-pub(crate) async fn find<S: Store>(store: &S, vm: &str) -> Result<VmId, ApiError> {
+pub(crate) async fn find<S: Store>(app: &App<S>, vm: &str) -> Result<VmId, ApiError> {
+    let store = &app.store;
     if let Ok(id) = vm.parse::<VmId>()
         && store.get(&keys::domain(id).name()).await?.is_some()
     {
@@ -80,11 +82,19 @@ pub(crate) async fn find<S: Store>(store: &S, vm: &str) -> Result<VmId, ApiError
     }
     // What can not be a name is not the name of any guest.
     let name = VmName::new(vm).map_err(|_| unknown(vm))?;
-    names(store)
+    if let Some(id) = app.names.get(name.as_str())
+        && let Ok(Some(found)) = store.get(&keys::domain(id).name()).await
+        && found.value == name
+    {
+        return Ok(id);
+    }
+    let id = names(store)
         .await?
         .into_iter()
         .find_map(|(id, found)| (found.as_deref() == Some(name.as_str())).then_some(id))
-        .ok_or_else(|| unknown(vm))
+        .ok_or_else(|| unknown(vm))?;
+    app.names.note(name.as_str(), id);
+    Ok(id)
 }
 
 /// All guests with their names; no name for one whose name can not be read.
