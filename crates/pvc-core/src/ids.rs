@@ -94,7 +94,7 @@ text_id!(
     /// A tag of a guest.
     TagName,
     "tag",
-    check_word
+    check_tag
 );
 text_id!(
     /// A Ceph pool.
@@ -160,6 +160,23 @@ fn check_word(text: &str) -> Result<(), &'static str> {
     }
     if !text.as_bytes()[0].is_ascii_alphanumeric() {
         return Err("it must begin with a letter or digit");
+    }
+    Ok(())
+}
+
+/// Wider than a name: PVC 1.0.3 writes tags such as `automirror:cluster2`.
+fn check_tag(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() || text.len() > 255 {
+        return Err("it must have 1 to 255 characters");
+    }
+    if text
+        .chars()
+        .any(|c| c.is_control() || c.is_whitespace() || matches!(c, '/' | ','))
+    {
+        return Err("'/', ',', spaces and control characters are not allowed");
+    }
+    if text == "." || text == ".." {
+        return Err("it must not be '.' or '..'");
     }
     Ok(())
 }
@@ -406,6 +423,10 @@ mod tests {
         for bad in ["", "a/b", ".", "..", "-rf", "a b", "ä"] {
             assert!(VmName::new(bad).is_err(), "{bad:?}");
         }
+        for bad in ["", "a/b", ".", "..", "a b", "a,b", "a\n"] {
+            assert!(TagName::new(bad).is_err(), "{bad:?}");
+        }
+        assert!(TagName::new("automirror:cluster2").is_ok());
         for bad in ["vms", "vms/", "/x", "vms/a/b", "vms/a@b", "vms/a,b", "vms/-x"] {
             assert!(bad.parse::<VolumeId>().is_err(), "{bad:?}");
         }

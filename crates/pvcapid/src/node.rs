@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::filter::NameFilter;
-use crate::snapshot::{Snapshot, Wanted};
+use crate::snapshot::{Snapshot, Wanted, children_of};
 
 /// How often a transaction is tried again after somebody else was faster.
 const RETRIES: usize = 8;
@@ -75,7 +75,7 @@ pub(crate) async fn one<S: Store>(store: &S, name: &NodeName) -> Result<Node, Ap
 
 /// The names of all nodes, sorted.
 pub(crate) async fn names<S: Store>(store: &S) -> Result<Vec<NodeName>, ApiError> {
-    Ok(store.children_as(&keys::nodes()).await?)
+    Ok(children_of(store, &keys::nodes()).await?)
 }
 
 /// How a node's agent is.

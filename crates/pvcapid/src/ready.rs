@@ -4,13 +4,13 @@
 //! made ready in one transaction: nothing has to be moved.
 
 use pvc_common::keys;
-use pvc_common::store::{Store, StoreError, StoreExt, Txn};
+use pvc_common::store::{Store, StoreError, Txn};
 use pvc_core::ids::NodeName;
 use pvc_core::states::{DaemonState, DomainState, VmState};
 
 use crate::error::ApiError;
 use crate::node;
-use crate::snapshot::{Snapshot, Wanted};
+use crate::snapshot::{Snapshot, Wanted, children_of};
 
 /// How often the transaction is tried again after somebody else was faster.
 const RETRIES: usize = 8;
@@ -39,7 +39,7 @@ pub(crate) async fn make_ready<S: Store>(store: &S, name: &NodeName) -> Result<S
 /// The transaction that makes the node ready; `None` if it is.
 async fn plan<S: Store>(store: &S, name: &NodeName) -> Result<Option<Txn>, ApiError> {
     let keys = keys::node(name);
-    let ids = store.children_as(&keys::domains()).await?;
+    let ids = children_of(store, &keys::domains()).await?;
     let mut wanted = Wanted::default();
     wanted.key(&keys.daemon_state()).key(&keys.domain_state());
     for id in &ids {

@@ -1,10 +1,12 @@
 //! Many values of the store in few round trips.
 
 use std::collections::HashMap;
+use std::fmt::Display;
+use std::str::FromStr;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use pvc_common::keys::{Container, Key, Value};
-use pvc_common::store::{ReadError, Store, StoreError, StoreExt, Versioned, Znode};
+use pvc_common::store::{ReadError, Store, StoreError, Versioned, Znode};
 
 /// Znodes per multi-read. Larger ones would take the store longer than its other clients should wait.
 const BATCH: usize = 400;
@@ -86,17 +88,35 @@ impl Snapshot {
     }
 }
 
-/// The children of many containers, in their order.
+/// The children of a container. One whose name is not of the container's type is left out with a warning: a stray
+/// znode must not hide everything else.
+pub(crate) async fn children_of<S, C>(store: &S, container: &Container<C>) -> Result<Vec<C>, StoreError>
+where
+    S: Store,
+    C: FromStr<Err: Display>,
+{
+    let names = store.children(container.path()).await?.unwrap_or_default();
+    let read = |name: String| match name.parse() {
+        Ok(child) => Some(child),
+        Err(error) => {
+            tracing::warn!(path = container.path(), name, %error, "a stray child is left out");
+            None
+        }
+    };
+    Ok(names.into_iter().filter_map(read).collect())
+}
+
+/// As [`children_of`] for many containers, in their order.
 pub(crate) async fn children_of_all<S, C>(
     store: &S,
     containers: Vec<Container<C>>,
-) -> Result<Vec<Vec<C>>, ReadError>
+) -> Result<Vec<Vec<C>>, StoreError>
 where
     S: Store,
-    C: std::str::FromStr<Err: std::fmt::Display> + Send,
+    C: FromStr<Err: Display> + Send,
 {
     stream::iter(containers)
-        .map(|container| async move { store.children_as(&container).await })
+        .map(|container| async move { children_of(store, &container).await })
         .buffered(CHILDREN_AT_ONCE)
         .try_collect()
         .await

@@ -20,7 +20,7 @@ use serde_json::json;
 
 use crate::error::ApiError;
 use crate::node::{self, NodeFilter};
-use crate::snapshot::{Snapshot, Wanted};
+use crate::snapshot::{Snapshot, Wanted, children_of};
 
 /// How often a change is tried again after somebody else was faster.
 const RETRIES: usize = 8;
@@ -37,11 +37,11 @@ const NO_PRIMARY: u8 = 25;
 /// Everything that the status shows.
 pub(crate) async fn read<S: Store>(store: &S) -> Result<ClusterStatus, ApiError> {
     let nodes = node::list(store, &NodeFilter::default()).await?;
-    let ids: Vec<VmId> = store.children_as(&keys::domains()).await?;
-    let fault_ids: Vec<String> = store.children_as(&keys::faults()).await?;
-    let networks = store.children_as(&keys::networks()).await?.len();
-    let osds = store.children_as(&keys::osds()).await?.len();
-    let pools = store.children_as(&keys::pools()).await?.len();
+    let ids: Vec<VmId> = children_of(store, &keys::domains()).await?;
+    let fault_ids: Vec<String> = children_of(store, &keys::faults()).await?;
+    let networks = children_of(store, &keys::networks()).await?.len();
+    let osds = children_of(store, &keys::osds()).await?.len();
+    let pools = children_of(store, &keys::pools()).await?.len();
 
     let mut wanted = Wanted::default();
     wanted

@@ -366,6 +366,14 @@ fn a_guest_whose_xml_can_not_be_read_is_still_there() {
     assert_eq!(body[0]["name"], json!("odd"));
     assert!(body[0]["xml_error"].as_str().unwrap().contains("<uuid>"));
     assert_eq!(get(&cluster, "/vm").status, 200);
+    // Nor does a stray znode hide anything.
+    let stray = format!("{}/stray", keys::domains().path());
+    common::commit(
+        &cluster.store,
+        pvc_common::store::Txn::new().create_path(stray, ""),
+    );
+    assert_eq!(get(&cluster, "/vm").status, 200);
+    assert_eq!(get(&cluster, "/status").status, 200);
 }
 
 #[test]

@@ -197,7 +197,6 @@ fn shown_snapshot(id: VmId, name: &str, now: SystemTime, below: &Snapshot) -> Vm
 /// Puts a guest together. Nothing in here can make it vanish: what can not be read is shown as empty.
 fn assemble(id: VmId, state: VmState, tags: Vec<VmTag>, snapshots: Vec<VmSnapshot>, seen: &Snapshot) -> Vm {
     let keys = keys::domain(id);
-    let text = |found: Result<Option<String>, _>| found.ok().flatten().unwrap_or_default();
     let xml = seen.shown(&keys.xml(), String::new());
     let (guest, xml_error) = match guest_xml::parse(&xml) {
         Ok(guest) => (Some(guest), None),
@@ -213,16 +212,16 @@ fn assemble(id: VmId, state: VmState, tags: Vec<VmTag>, snapshots: Vec<VmSnapsho
     let limit = seen.shown(&keys.node_limit(), CommaList(Vec::new())).0;
     let owner = seen.shown(&keys.owner(), None);
     Vm {
-        name: text(
-            seen.get(&keys.name())
-                .map(|name| Some(name.map_or_else(|| id.to_string(), |name| name.value.to_string()))),
-        ),
+        name: match seen.get(&keys.name()) {
+            Ok(Some(name)) => name.value.to_string(),
+            Ok(None) | Err(_) => id.to_string(),
+        },
         uuid: id.to_string(),
         state,
-        node: text(
-            seen.get(&keys.node())
-                .map(|node| node.map(|node| node.value.to_string())),
-        ),
+        node: match seen.get(&keys.node()) {
+            Ok(Some(node)) => node.value.to_string(),
+            Ok(None) | Err(_) => String::new(),
+        },
         migrated: if last_node.is_empty() {
             "no".to_owned()
         } else {

@@ -8,7 +8,7 @@ use pvc_core::states::VmState;
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::snapshot::{Snapshot, Wanted};
+use crate::snapshot::{Snapshot, Wanted, children_of};
 
 /// A guest's record, all as of one moment, with the versions to name when writing what depends on it.
 #[derive(Debug, Clone)]
@@ -99,7 +99,7 @@ pub(crate) async fn find<S: Store>(app: &App<S>, vm: &str) -> Result<VmId, ApiEr
 
 /// All guests with their names; no name for one whose name can not be read.
 pub(crate) async fn names<S: Store>(store: &S) -> Result<Vec<(VmId, Option<String>)>, ApiError> {
-    let ids = store.children_as(&keys::domains()).await?;
+    let ids = children_of(store, &keys::domains()).await?;
     let mut wanted = Wanted::default();
     for id in &ids {
         wanted.key(&keys::domain(*id).name());
