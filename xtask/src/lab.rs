@@ -9,8 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
 use pvc_lab::{
-    Changed, DEMO, Daemons, Installed, Lab, Lines, Network, Node, Options, Power, Progress, Storage, Up,
-    ceph, guest, prepare_machine, zookeeper_mode,
+    Begun, Changed, DEMO, Daemons, Installed, Lab, Lines, Network, Node, Options, Power, Progress, Storage,
+    ceph, guest, zookeeper_mode,
 };
 
 #[derive(Debug, Subcommand)]
@@ -202,12 +202,14 @@ fn exit_code(status: i32) -> Result<ExitCode> {
 
 fn up(arguments: &UpArguments) -> Result<()> {
     let mut lines = Lines::new();
-    if let Some(lab) = Lab::find()? {
-        lines.step("the lab is up already (`cargo xtask lab down` removes it)");
-        status(&lab)?;
-        return go_on(&lab, None);
-    }
-    prepare_machine(&mut lines)?;
+    let site = match Lab::begin(&mut lines)? {
+        Begun::Found(lab) => {
+            lines.step("the lab is up already (`cargo xtask lab down` removes it)");
+            status(&lab)?;
+            return go_on(&lab, None);
+        }
+        Begun::Free(site) => site,
+    };
     let storage = if arguments.no_ceph {
         Storage::None
     } else {
@@ -225,9 +227,7 @@ fn up(arguments: &UpArguments) -> Result<()> {
         daemons,
         xtask: None,
     };
-    let lab = match Lab::up(&options, &mut lines)? {
-        Up::Built(lab) | Up::Found(lab) => lab,
-    };
+    let lab = site.build(&options, &mut lines)?;
     let console = if with_guest {
         Some(lab.start_demo(&mut lines)?)
     } else {

@@ -83,16 +83,6 @@ pub(crate) fn check(folder: &Folder) -> Result<()> {
     )
 }
 
-/// Sees to it that this machine can run the lab and build what runs on it: refuses with all reasons if it cannot, and
-/// installs what is missing by apt.
-///
-/// # Errors
-/// Not root, no cgroup v2, too little disk or memory; or apt's own words.
-pub fn prepare(progress: &mut dyn Progress) -> Result<()> {
-    check(&Folder::of_environment())?;
-    install(progress)
-}
-
 /// Installs what is missing by apt.
 pub(crate) fn install(progress: &mut dyn Progress) -> Result<()> {
     let missing = missing_packages();

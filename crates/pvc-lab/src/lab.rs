@@ -52,45 +52,71 @@ pub struct Lab {
     pub(crate) nodes: Vec<Node>,
 }
 
-/// Whether `up` built the lab or found it.
+/// What is on this machine before `up` does anything.
 #[derive(Debug)]
-pub enum Up {
-    /// It was built now.
-    Built(Lab),
-    /// It was there already and was left as it is.
-    Found(Lab),
+pub enum Begun {
+    /// A lab that is complete.
+    Found(Box<Lab>),
+    /// None, or one that is not complete; nobody else builds one meanwhile.
+    Free(Site),
 }
 
-impl Lab {
-    /// Builds a lab unless one is up. What an earlier `up` left unfinished, or what outlived a crash of the machine, is
-    /// removed first.
+/// The right to build a lab on this machine. Until it is dropped nobody else builds or removes one.
+#[derive(Debug)]
+pub struct Site {
+    folder: Folder,
+    _lock: Lock,
+}
+
+impl Site {
+    /// Builds a lab. What an earlier `up` left unfinished, or what outlived a crash of the machine, is removed first.
     ///
     /// # Errors
-    /// If the machine lacks something that cannot be installed, if another `up` is at work, or if a part of the lab does
-    /// not come up; what was built so far is left for a look, and `down` removes it.
-    pub fn up(options: &Options, progress: &mut dyn Progress) -> Result<Up> {
+    /// If a part of the lab does not come up; what was built so far is left for a look, and `down` removes it.
+    pub fn build(self, options: &Options, progress: &mut dyn Progress) -> Result<Lab> {
         if !(COORDINATORS..=MAX_NODES).contains(&options.nodes) {
             bail!(
                 "a lab has {COORDINATORS} to {MAX_NODES} nodes, not {}",
                 options.nodes
             );
         }
+        remove_everything(&self.folder, progress)?;
+        fs::create_dir_all(self.folder.root())
+            .with_context(|| format!("cannot make {}", self.folder.root().display()))?;
+        let base = base::ensure(&self.folder, progress)?;
+        let state = State::new(base, NodeId::first(options.nodes), options.storage)?;
+        state.write(&self.folder)?;
+        let mut lab = Lab::from_state(self.folder.clone(), state)?;
+        lab.build(options, progress)?;
+        Ok(lab)
+    }
+}
+
+impl Lab {
+    /// The lab that is up, or one built now: [`Lab::begin`] and [`Site::build`].
+    ///
+    /// # Errors
+    /// As those two.
+    pub fn up(options: &Options, progress: &mut dyn Progress) -> Result<Lab> {
+        match Lab::begin(progress)? {
+            Begun::Found(lab) => Ok(*lab),
+            Begun::Free(site) => site.build(options, progress),
+        }
+    }
+
+    /// Sees whether a lab is up; if none is, installs what this machine lacks and keeps others from building one.
+    ///
+    /// # Errors
+    /// If the machine lacks something that cannot be installed, or if another `up` or `down` is at work.
+    pub fn begin(progress: &mut dyn Progress) -> Result<Begun> {
         let folder = Folder::of_environment();
         host::check(&folder)?;
-        let _lock = Lock::take()?;
+        let lock = Lock::take()?;
         if let Some(lab) = Lab::find()? {
-            return Ok(Up::Found(lab));
+            return Ok(Begun::Found(Box::new(lab)));
         }
-        remove_everything(&folder, progress)?;
         host::install(progress)?;
-        fs::create_dir_all(folder.root())
-            .with_context(|| format!("cannot make {}", folder.root().display()))?;
-        let base = base::ensure(&folder, progress)?;
-        let state = State::new(base, NodeId::first(options.nodes), options.storage)?;
-        state.write(&folder)?;
-        let mut lab = Lab::from_state(folder, state)?;
-        lab.build(options, progress)?;
-        Ok(Up::Built(lab))
+        Ok(Begun::Free(Site { folder, _lock: lock }))
     }
 
     /// Copies new builds of the daemons to the nodes, with units and configuration, and restarts them, one node after
@@ -164,7 +190,7 @@ impl Lab {
     ///
     /// # Errors
     /// If the cgroup tree cannot be read.
-    pub fn find() -> Result<Option<Lab>> {
+    fn find() -> Result<Option<Lab>> {
         let folder = Folder::of_environment();
         match State::read(&folder) {
             Ok(Some(state)) if state.phase == Phase::Ready && network::exists() => {

@@ -57,8 +57,7 @@ mod up;
 mod zookeeper;
 
 pub use deploy::{Daemons, PAUSE_FOLDER};
-pub use host::prepare as prepare_machine;
-pub use lab::{DEMO, Lab, Options, Up};
+pub use lab::{Begun, DEMO, Lab, Options, Site};
 pub use network::Carrier;
 pub use node::{Changed, Node, Power};
 pub use process::{Background, Output, wait_for};
