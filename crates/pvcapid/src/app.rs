@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use pvc_common::clock::{Clock, HostClock};
 use pvc_common::store::Store;
 use pvc_core::ids::VmId;
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 
 use crate::auth::AuthPolicy;
 use crate::error::ApiError;
@@ -22,6 +22,9 @@ pub const REQUEST_LIMIT: Duration = Duration::from_millis(1800);
 /// quorum; this one lets a list of many thousand guests come to its end.
 pub const LIST_LIMIT: Duration = Duration::from_secs(15);
 
+/// How long a definition waits for those before it.
+const TURN_LIMIT: Duration = Duration::from_secs(15);
+
 /// How many requests may wait for guests or nodes at a time. A waiting request costs some memory and one read a
 /// second; beyond this the caller is told to poll.
 const WAITERS: usize = 256;
@@ -31,8 +34,30 @@ const WAITERS: usize = 256;
 pub struct Settings {
     /// Who may use the API.
     pub auth: AuthPolicy,
-    /// How long a guest is given to shut down before its node ends it.
-    pub vm_shutdown_timeout: Duration,
+    /// How long requests wait for guests.
+    pub waits: Waits,
+}
+
+/// How long requests wait for guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Waits {
+    /// For one that shuts down or restarts.
+    pub shutdown: Duration,
+    /// For one that is switched off.
+    pub stop: Duration,
+}
+
+/// How much longer than a guest's shutdown may take is waited: its node has to notice, end the process and see it gone.
+const MARGIN: Duration = Duration::from_secs(30);
+
+impl Waits {
+    /// The limits where a guest is ended that has not shut down after `vm_shutdown_timeout`.
+    pub fn for_shutdown_timeout(vm_shutdown_timeout: Duration) -> Waits {
+        Waits {
+            shutdown: vm_shutdown_timeout.saturating_add(MARGIN),
+            stop: Duration::from_secs(60),
+        }
+    }
 }
 
 /// What every handler is given.
@@ -46,6 +71,7 @@ pub struct App<S> {
     pub settings: Settings,
     pub(crate) names: NameHints,
     waiters: Semaphore,
+    definitions: tokio::sync::Mutex<()>,
 }
 
 /// Which guest had which name when it was last looked up. Only a hint: whoever uses it reads that guest's name and
@@ -69,7 +95,7 @@ impl NameHints {
         hints.insert(name.to_owned(), id);
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, VmId>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, VmId>> {
         // Nothing is ever half done under this lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -83,6 +109,7 @@ impl<S: Store> App<S> {
             clock: HostClock,
             settings,
             names: NameHints::default(),
+            definitions: tokio::sync::Mutex::new(()),
             waiters: Semaphore::new(WAITERS),
         }
     }
@@ -118,6 +145,19 @@ impl<S: Store> App<S> {
             .timeout(limit, work)
             .await
             .unwrap_or_else(|| Err(ApiError::store_silent()))
+    }
+
+    /// The turn to define or modify a guest; hold it meanwhile. Each looks at all guests and writes only if none was
+    /// defined since, so those of one daemon take turns rather than spoil each other's work. Definitions through
+    /// other daemons are kept apart by the store.
+    ///
+    /// # Errors
+    /// 409 when so many came before that the turn did not come.
+    pub(crate) async fn turn_to_define(&self) -> Result<MutexGuard<'_, ()>, ApiError> {
+        self.clock
+            .timeout(TURN_LIMIT, self.definitions.lock())
+            .await
+            .ok_or_else(|| ApiError::busy("The list of VMs"))
     }
 
     /// The right to wait; hold it while waiting.

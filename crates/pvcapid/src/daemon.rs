@@ -8,7 +8,7 @@ use pvc_common::config::{Authentication, Config};
 use pvc_common::store::zookeeper::{ZooKeeperOptions, ZooKeeperStore};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::app::{App, Settings};
+use crate::app::{App, Settings, Waits};
 use crate::auth::{AuthPolicy, TokenDigest};
 use crate::server::{self, ServerError, TlsFiles};
 
@@ -57,7 +57,7 @@ pub fn settings(config: &Config) -> Settings {
                     .collect(),
             ),
         },
-        vm_shutdown_timeout: config.timers.vm_shutdown_timeout,
+        waits: Waits::for_shutdown_timeout(config.timers.vm_shutdown_timeout),
     }
 }
 

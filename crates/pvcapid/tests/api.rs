@@ -524,6 +524,27 @@ fn of_definitions_at_one_time_only_one_gets_the_name() {
 }
 
 #[test]
+fn many_definitions_at_one_time_are_all_made() {
+    // A script that makes a rack of guests in parallel must not have to try again.
+    let cluster = Cluster::start();
+    std::thread::scope(|scope| {
+        for index in 1..=32 {
+            let cluster = &cluster;
+            scope.spawn(move || {
+                let xml = guest_xml(
+                    &format!("vm{index}"),
+                    vm_id(index),
+                    &rbd_disk(&format!("vms/v{index}"), ""),
+                );
+                let reply = define(cluster, &xml, &[]);
+                assert_eq!(reply.status, 200, "{reply:?}");
+            });
+        }
+    });
+    assert_eq!(get(&cluster, "/vm").body.as_array().unwrap().len(), 32);
+}
+
+#[test]
 fn a_definition_is_replaced() {
     let cluster = Cluster::start();
     assert_eq!(define(&cluster, &guest_xml("web", vm_id(1), ""), &[]).status, 200);
@@ -712,6 +733,64 @@ fn a_guest_is_removed_only_when_no_process_of_it_may_exist() {
         200,
         "its name is free again"
     );
+}
+
+#[test]
+fn a_wait_has_an_end_and_says_who_holds_the_guest() {
+    // Without one, a dead node's guest would hold every script that waits for it.
+    let cluster = Cluster::impatient(Duration::from_millis(300));
+    assert_eq!(define(&cluster, &guest_xml("web", vm_id(1), ""), &[]).status, 200);
+    let state = keys::domain(vm_id(1)).state();
+    cluster.set(&state, &VmState::Start);
+    cluster.own(vm_id(1), Some("hv3"));
+    for (reply, left) in [
+        (
+            post(
+                &cluster,
+                "/vm/web/state",
+                &[("state", "shutdown"), ("wait", "true")],
+            ),
+            VmState::Shutdown,
+        ),
+        (set_state(&cluster, "web", "disable"), VmState::Shutdown),
+        (
+            ask_with(&cluster, TOKEN, "DELETE", "/vm/web", None),
+            VmState::Stop,
+        ),
+    ] {
+        assert_eq!((reply.status, reply.code()), (504, "wait_timeout"), "{reply:?}");
+        assert!(reply.message().contains("hv3"), "{reply:?}");
+        assert!([left, VmState::Stop].contains(&cluster.value(&state)));
+    }
+    assert!(
+        cluster.get(&keys::domain(vm_id(1)).name()).is_some(),
+        "it is still defined"
+    );
+}
+
+#[test]
+fn of_requests_at_one_time_each_sees_what_the_others_did() {
+    // Eight restarts of a running guest are one restart: the first writes, the others find it so.
+    let cluster = Cluster::start();
+    assert_eq!(define(&cluster, &guest_xml("web", vm_id(1), ""), &[]).status, 200);
+    let state = keys::domain(vm_id(1)).state();
+    cluster.set(&state, &VmState::Start);
+    let before = cluster.get(&state).unwrap().version;
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| assert_eq!(set_state(&cluster, "web", "restart").status, 200));
+        }
+    });
+    let after = cluster.get(&state).unwrap();
+    assert_eq!((after.value, after.version.0), (VmState::Restart, before.0 + 1));
+    // A stop and a start at one time end in one of both, never in a mixture, and both are answered.
+    std::thread::scope(|scope| {
+        for wanted in ["stop", "start", "stop", "start"] {
+            let cluster = &cluster;
+            scope.spawn(move || assert_eq!(set_state(cluster, "web", wanted).status, 200));
+        }
+    });
+    assert!([VmState::Stop, VmState::Start].contains(&cluster.value(&state)));
 }
 
 #[test]

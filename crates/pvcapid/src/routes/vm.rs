@@ -172,6 +172,7 @@ pub(crate) async fn create<S: Store>(
     Params(params): Params<DefineParams>,
 ) -> Result<impl Responder, ApiError> {
     let definition = params.definition()?;
+    let _turn = app.turn_to_define().await?;
     let text = app.promptly(define::define(&app.store, &definition)).await?;
     Ok(message(text))
 }
@@ -202,6 +203,7 @@ pub(crate) async fn create_named<S: Store>(
             format!("it describes VM {}, and the request is for {vm}", guest.name),
         ));
     }
+    let _turn = app.turn_to_define().await?;
     let text = app.promptly(define::define(&app.store, &definition)).await?;
     Ok(message(text))
 }
@@ -264,6 +266,7 @@ pub(crate) async fn modify<S: Store>(
     } else {
         Apply::AtNextStart
     };
+    let _turn = app.turn_to_define().await?;
     let text = app
         .promptly(async {
             let id = record::find(&app, &vm).await?;

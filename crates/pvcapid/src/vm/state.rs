@@ -136,7 +136,7 @@ pub(super) async fn write<S: Store>(
 
 /// Waits until the guest has shut down: its state says so and no process of it may exist any more.
 async fn stopped_in_order<S: Store>(app: &App<S>, id: VmId) -> Result<(), ApiError> {
-    wait::until(app, id, wait::shutdown_limit(app), |record| {
+    wait::until(app, id, app.settings.waits.shutdown, |record| {
         match record.state.value {
             VmState::Stop | VmState::Disable if record.owner.value.is_none() => Some(Ok(())),
             VmState::Stop | VmState::Disable | VmState::Shutdown => None,
@@ -158,7 +158,7 @@ async fn stopped_in_order<S: Store>(app: &App<S>, id: VmId) -> Result<(), ApiErr
 
 /// Waits until the guest's restart is over: its node gives it up and takes it again.
 async fn restarted<S: Store>(app: &App<S>, id: VmId) -> Result<(), ApiError> {
-    wait::until(app, id, wait::shutdown_limit(app), |record| {
+    wait::until(app, id, app.settings.waits.shutdown, |record| {
         match record.state.value {
             VmState::Start if record.owner.value.as_ref().is_some_and(runs) => Some(Ok(())),
             VmState::Restart | VmState::Start => None,

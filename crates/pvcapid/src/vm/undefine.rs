@@ -24,7 +24,7 @@ pub(crate) async fn undefine<S: Store>(app: &App<S>, id: VmId) -> Result<String,
         app.promptly(state::write(&app.store, id, Request::Stop, Force::No))
             .await?;
     }
-    wait::until(app, id, wait::STOP_LIMIT, |record| {
+    wait::until(app, id, app.settings.waits.stop, |record| {
         if !is_at_rest(record.state.value) {
             return Some(Err(ApiError::conflict(format!(
                 "VM {} went to state {} while it was to be removed",

@@ -20,17 +20,6 @@ use crate::error::ApiError;
 /// How long a missed change can delay a waiting request.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// How much longer than a guest's shutdown may take is waited: its node has to notice, end the process and see it gone.
-const MARGIN: Duration = Duration::from_secs(30);
-
-/// How long a guest that is switched off is waited for.
-pub(crate) const STOP_LIMIT: Duration = Duration::from_secs(60);
-
-/// How long a guest that shuts down is waited for.
-pub(crate) fn shutdown_limit<S: Store>(app: &App<S>) -> Duration {
-    app.settings.vm_shutdown_timeout.saturating_add(MARGIN)
-}
-
 /// Looks at the guest until `look` answers, for at most `limit`.
 ///
 /// # Errors

@@ -18,7 +18,7 @@ use pvc_common::store::{Store, StoreExt, Txn, Versioned};
 use pvc_core::ids::{Incarnation, NodeName, VmId};
 use pvc_core::records::{CephClients, Owner, PrimaryRecord};
 use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState, NodeSelector, VmState};
-use pvcapid::app::{App, Settings};
+use pvcapid::app::{App, Settings, Waits};
 use pvcapid::auth::{AuthPolicy, TokenDigest};
 use pvcapid::server;
 use rustls::ServerConfig;
@@ -48,21 +48,32 @@ impl Drop for Cluster {
 impl Cluster {
     /// Nodes hv1 to hv3, all coordinators, running and ready; hv1 is primary; one token is known.
     pub(crate) fn start() -> Cluster {
-        Cluster::serve(None)
+        Cluster::serve(None, Waits::for_shutdown_timeout(Duration::from_secs(180)))
     }
 
     pub(crate) fn with_tls(tls: ServerConfig) -> Cluster {
-        Cluster::serve(Some(tls))
+        Cluster::serve(Some(tls), Waits::for_shutdown_timeout(Duration::from_secs(180)))
     }
 
-    fn serve(tls: Option<ServerConfig>) -> Cluster {
+    /// Requests wait that long only.
+    pub(crate) fn impatient(limit: Duration) -> Cluster {
+        Cluster::serve(
+            None,
+            Waits {
+                shutdown: limit,
+                stop: limit,
+            },
+        )
+    }
+
+    fn serve(tls: Option<ServerConfig>, waits: Waits) -> Cluster {
         let memory = MemoryServer::new();
         let store = memory.client();
         seed(&store);
         let api = memory.client();
         let settings = Settings {
             auth: AuthPolicy::Tokens(vec![TokenDigest::of(TOKEN.as_bytes())]),
-            vm_shutdown_timeout: Duration::from_secs(180),
+            waits,
         };
         let app = App::new(api.clone(), settings);
         let (sender, receiver) = mpsc::channel();
