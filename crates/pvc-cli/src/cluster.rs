@@ -60,11 +60,16 @@ fn details(status: &ClusterStatus, lines: &mut Lines) {
     lines.gap();
     lines.add("Nodes", counts(&status.nodes));
     lines.add("VMs", counts(&status.vms));
-    lines.add("Networks", status.networks);
-    lines.add("OSDs", counts(&status.osds));
-    lines.add("Pools", status.pools);
-    lines.add("Volumes", status.volumes);
-    lines.add("Snapshots", status.snapshots);
+    // What PVC does not manage here it does not count either: a zero would look like a loss.
+    if status.networks > 0 {
+        lines.add("Networks", status.networks);
+    }
+    if status.osds.get("total").is_some_and(|total| *total > 0) {
+        lines.add("OSDs", counts(&status.osds));
+        lines.add("Pools", status.pools);
+        lines.add("Volumes", status.volumes);
+        lines.add("Snapshots", status.snapshots);
+    }
     lines.gap();
     let memory = &status.resources.memory;
     lines.add(

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use pvc_common::config::{Authentication, Config};
@@ -11,6 +12,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::app::{App, Settings, Waits};
 use crate::auth::{AuthPolicy, TokenDigest};
 use crate::server::{self, ServerError, TlsFiles};
+
+/// How long a server of the store may be silent before another is tried. Longer than for the agents, whose lease
+/// depends on it: the client pings at three eighths of this, and the daemon idles on all coordinators but one.
+const STORE_SILENCE: Duration = Duration::from_millis(1500);
 
 /// Why the daemon ended.
 #[derive(Debug, thiserror::Error)]
@@ -82,7 +87,10 @@ pub async fn run(config: &Config) -> Result<(), DaemonError> {
         .iter()
         .map(|address| server::listen(*address))
         .collect::<Result<Vec<_>, _>>()?;
-    let store = ZooKeeperStore::connect(ZooKeeperOptions::new(config.zookeeper_servers().join(",")));
+    let store = ZooKeeperStore::connect(ZooKeeperOptions {
+        connection_timeout: STORE_SILENCE,
+        ..ZooKeeperOptions::new(config.zookeeper_servers().join(","))
+    });
     let settings = settings(config);
     if let AuthPolicy::Open = settings.auth {
         tracing::warn!("authentication is off: everybody who reaches the API may do everything");
