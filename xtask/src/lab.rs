@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command as Process, ExitCode};
 use std::time::Duration;
 
@@ -12,6 +12,8 @@ use pvc_lab::{
     Begun, Changed, DEMO, Daemons, Installed, Lab, Lines, Network, Node, Options, Power, Progress, Storage,
     ceph, guest, zookeeper_mode,
 };
+
+use crate::workspace;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -241,8 +243,8 @@ fn up(arguments: &UpArguments) -> Result<()> {
 /// Builds the daemons and the command line.
 fn build(arguments: &BuildArguments, progress: &mut dyn Progress) -> Result<Daemons> {
     progress.step("building the daemons");
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let mut cargo = Process::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let root = workspace::root();
+    let mut cargo = Process::new(workspace::cargo());
     cargo.current_dir(&root).args(["build", "--quiet", "--bins"]);
     cargo.args([
         "--package",
@@ -259,14 +261,9 @@ fn build(arguments: &BuildArguments, progress: &mut dyn Progress) -> Result<Daem
     if !status.success() {
         bail!("the daemons do not build");
     }
-    // This program lies in the same target folder, in that of its own profile.
-    let own = std::env::current_exe().context("cannot tell the own program's path")?;
-    let Some(target) = own.parent().and_then(Path::parent) else {
-        bail!("{} has no folder", own.display())
-    };
     let profile = if arguments.release { "release" } else { "debug" };
     Ok(Daemons {
-        programs: target.join(profile),
+        programs: workspace::target()?.join(profile),
         units: root.join("deploy/systemd"),
     })
 }

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 
+use pvc_lab::packages;
+
 use crate::{apt, openapi, workspace};
 
 /// Package of the cluster tests; they need a lab and are no part of the ordinary tests.
@@ -174,7 +176,7 @@ fn desk(run: &mut Run) {
     run.step("OpenAPI document", |_| openapi::check().map(|()| None));
     run.step("shipped configuration", |_| shipped_config());
     run.step("licences and sources", |_| {
-        if !apt::in_path("cargo-deny") && !cargo_has("deny") {
+        if !packages::in_path("cargo-deny") && !cargo_has("deny") {
             return Ok(Some("cargo-deny is not installed"));
         }
         cargo(&["deny", "--offline", "check", "licenses", "bans", "sources"])

@@ -16,12 +16,16 @@ pub(crate) fn cargo() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 
-/// A program that the debug build of the workspace made: it lies in the same target folder as this one.
-pub(crate) fn program(name: &str) -> Result<PathBuf> {
+/// The target folder: this program lies in it, in the folder of its profile.
+pub(crate) fn target() -> Result<PathBuf> {
     let own = std::env::current_exe().context("cannot tell the own program's path")?;
-    let target = own
-        .parent()
-        .and_then(Path::parent)
-        .with_context(|| format!("{} has no target folder", own.display()))?;
-    Ok(target.join("debug").join(name))
+    let target = own.parent().and_then(Path::parent);
+    Ok(target
+        .with_context(|| format!("{} has no target folder", own.display()))?
+        .to_owned())
+}
+
+/// A program that the debug build of the workspace made.
+pub(crate) fn program(name: &str) -> Result<PathBuf> {
+    Ok(target()?.join("debug").join(name))
 }

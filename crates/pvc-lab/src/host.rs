@@ -1,33 +1,30 @@
 //! What the lab needs of the machine: checked first, installed if it is a Debian package.
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use crate::cgroup::Cgroup;
-use crate::process::run;
+use crate::packages::{self, Probe};
 use crate::progress::Progress;
 use crate::state::Folder;
 
-/// A program the lab runs on the machine, and the Debian package that has it.
-const PROGRAMS: [(&str, &str); 9] = [
-    ("debootstrap", "debootstrap"),
-    ("systemd-nspawn", "systemd-container"),
-    ("ip", "iproute2"),
-    ("nft", "nftables"),
-    ("nsenter", "util-linux"),
-    ("unshare", "util-linux"),
-    ("mount", "mount"),
-    ("ipmitool", "ipmitool"),
-    ("curl", "curl"),
+/// What the lab runs on the machine, what building our daemons needs beside Rust, and the packages that have it.
+const NEEDED: [(Probe, &str); 13] = [
+    (Probe::Program("debootstrap"), "debootstrap"),
+    (Probe::Program("systemd-nspawn"), "systemd-container"),
+    (Probe::Program("ip"), "iproute2"),
+    (Probe::Program("nft"), "nftables"),
+    (Probe::Program("nsenter"), "util-linux"),
+    (Probe::Program("unshare"), "util-linux"),
+    (Probe::Program("mount"), "mount"),
+    (Probe::Program("ipmitool"), "ipmitool"),
+    (Probe::Program("curl"), "curl"),
+    (Probe::PythonModule("pyghmi.ipmi.bmc"), "python3-pyghmi"),
+    (Probe::Program("cc"), "gcc"),
+    (Probe::Program("pkg-config"), "pkg-config"),
+    (Probe::Library("libvirt"), "libvirt-dev"),
 ];
-/// What building our daemons needs beside Rust: a program or pkg-config module, and its package.
-const BUILD: [(&str, &str); 2] = [("cc", "gcc"), ("pkg-config", "pkg-config")];
-/// A library that the node agent links.
-const LIBRARY: (&str, &str) = ("libvirt", "libvirt-dev");
-/// A module that the BMCs import, and its package.
-const PYTHON_MODULE: (&str, &str) = ("pyghmi.ipmi.bmc", "python3-pyghmi");
 /// A base tree, its download cache and three nodes with their OSDs.
 const DISK_NEEDED_MIB: u64 = 8 * 1024;
 /// Three nodes with ZooKeeper, Ceph, libvirt and a guest.
@@ -71,7 +68,7 @@ pub(crate) fn check(folder: &Folder) -> Result<()> {
         Some(_) => {}
         None => reasons.push("cannot read /proc/meminfo".into()),
     }
-    if !Path::new("/usr/bin/apt-get").exists() {
+    if !packages::in_path("apt-get") {
         reasons.push("there is no apt-get: the lab is made for Debian 12".into());
     }
     if reasons.is_empty() {
@@ -85,67 +82,13 @@ pub(crate) fn check(folder: &Folder) -> Result<()> {
 
 /// Installs what is missing by apt.
 pub(crate) fn install(progress: &mut dyn Progress) -> Result<()> {
-    let missing = missing_packages();
-    if missing.is_empty() {
-        return Ok(());
-    }
-    progress.step(&format!("installing on this machine: {}", missing.join(" ")));
-    apt(&["update"])?;
-    let mut arguments = vec!["install", "--no-install-recommends"];
-    arguments.extend(&missing);
-    apt(&arguments)?;
-    let still = missing_packages();
-    if !still.is_empty() {
-        bail!("apt installed {} and yet they do not work", still.join(" "));
-    }
-    Ok(())
-}
-
-fn apt(arguments: &[&str]) -> Result<()> {
-    let mut argv = vec!["apt-get", "-qq", "-y"];
-    argv.extend(arguments);
-    run(&argv)
-        .env("DEBIAN_FRONTEND", "noninteractive")
-        .within(Duration::from_secs(600))
-        .ok()?;
-    Ok(())
-}
-
-fn missing_packages() -> Vec<&'static str> {
-    let mut missing: Vec<&str> = PROGRAMS
-        .iter()
-        .chain(&BUILD)
-        .filter(|(program, _)| !is_installed(program))
-        .map(|(_, package)| *package)
-        .collect();
-    let (module, package) = PYTHON_MODULE;
-    // The system's own python: another one on the PATH does not see Debian's modules.
-    let found = run(&["/usr/bin/python3", "-c", &format!("import {module}")]).output();
-    if !found.is_ok_and(|output| output.success()) {
-        missing.push(package);
-    }
-    let (module, package) = LIBRARY;
-    if !run(&["pkg-config", "--exists", module])
-        .output()
-        .is_ok_and(|output| output.success())
-    {
-        missing.push(package);
-    }
-    missing.dedup();
-    missing
+    packages::ensure(&NEEDED, progress)
 }
 
 /// Whether a path can stand in the options of an overlay mount, where a comma or a colon would end it.
 fn is_mountable(path: &Path) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-/".contains(c);
     path.to_str().is_some_and(|text| text.chars().all(allowed))
-}
-
-fn is_installed(program: &str) -> bool {
-    let path = std::env::var("PATH").unwrap_or_default();
-    path.split(':')
-        .chain(["/usr/sbin", "/sbin"])
-        .any(|folder| Path::new(folder).join(program).exists())
 }
 
 fn free_disk_mib(path: &Path) -> Result<u64> {

@@ -48,6 +48,7 @@ mod lab;
 mod libvirt;
 mod network;
 mod node;
+pub mod packages;
 mod process;
 mod progress;
 mod service;

@@ -86,6 +86,12 @@ impl Node {
         self.write_file("/etc/hostname", 0o644, format!("{}\n", self.id))?;
         self.write_file("/etc/machine-id", 0o444, format!("{}\n", random_hex(16)?))?;
         self.write_file("/etc/hosts", 0o644, hosts_file(&state.nodes))?;
+        // Kept for a look after a failed test, and yet no disk full of them.
+        self.write_file(
+            "/etc/systemd/journald.conf.d/lab.conf",
+            0o644,
+            "[Journal]\nSystemMaxUse=100M\n",
+        )?;
         self.write_file("/etc/pvc-lab/networks", 0o644, self.networks())?;
         self.install_unit("pvc-lab-network.service", NETWORK_UNIT)
     }

@@ -74,6 +74,9 @@ pub(crate) fn run<S: AsRef<OsStr>>(argv: &[S]) -> Run {
     let program = words.next().unwrap_or_else(|| OsStr::new("false"));
     let mut command = Command::new(program);
     command.args(words);
+    // `su` keeps the search path of a user, who has no need of mount or ip.
+    let path = std::env::var("PATH").unwrap_or_default();
+    command.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"));
     let shown = argv
         .iter()
         .map(|word| word.as_ref().to_string_lossy())
