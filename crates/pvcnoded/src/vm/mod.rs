@@ -43,3 +43,6 @@ pub struct VmParts<S, C, H, T> {
     /// How this agent is.
     pub agent: AgentState,
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,8 +23,8 @@ use crate::host::{Hypervisor, Storage};
 
 /// Deaths are counted over this time.
 const HISTORY: Duration = Duration::from_secs(600);
-/// A start that failed for a passing reason (Ceph or libvirt did not answer) is tried again after this time.
-const RETRY_START: Duration = Duration::from_secs(2);
+/// What failed for a passing reason (Ceph, libvirt or the store did not answer) is tried again after this time.
+const RETRY: Duration = Duration::from_secs(2);
 /// Earlier Ceph clients remembered per guest; more than that are dead for long.
 const CLIENTS_REMEMBERED: usize = 64;
 
@@ -51,6 +51,8 @@ struct Memory {
     asked_until: Option<BootTime>,
     deaths: Vec<BootTime>,
     not_before: Option<BootTime>,
+    /// Nothing is tried before, after something failed for a passing reason.
+    retry_at: Option<BootTime>,
     recorded_clients: Vec<CephClient>,
     last_calm: Option<Calm>,
     unreadable: bool,
@@ -136,6 +138,10 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
                 history: memory.history(),
             };
             let step = next_vm_step(&view);
+            if memory.retry_at.is_some_and(|retry_at| now < retry_at) {
+                continue;
+            }
+            memory.retry_at = None;
             if let VmStep::Leave(calm) = step {
                 memory.calm(*vm, calm);
                 continue;
@@ -161,7 +167,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
                 let asked = memory
                     .shutdown
                     .map(|progress| progress.asked_at + Duration::from_secs(10));
-                [memory.not_before, asked]
+                [memory.not_before, memory.retry_at, asked]
             })
             .flatten()
             .min()
@@ -187,7 +193,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
                     memory.died(task.vm, now);
                 }
             }
-            TaskOutcome::TryLater => memory.not_before = Some(now + RETRY_START),
+            TaskOutcome::TryLater => memory.retry_at = Some(now + RETRY),
         }
     }
 
