@@ -4,13 +4,9 @@
 //! whatever was done to agents, hosts, store, libvirt and Ceph meanwhile (I2).
 
 use std::collections::BTreeSet;
-use std::future::Future;
-use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
+use std::pin::pin;
 
-use futures::future::{BoxFuture, FutureExt as _, join, join_all, select};
+use futures::future::{join, select};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use proptest::prelude::*;
 use pvc_common::clock::Clock as _;
@@ -27,7 +23,8 @@ use uuid::Uuid;
 use super::*;
 use crate::agent::{AgentPhase, Pulse};
 use crate::host::fake::hypervisor::GuestEvent;
-use crate::host::fake::{FakeCeph, FakeHypervisor, FakeStorage, VirtualClock};
+use crate::host::fake::task::run_all;
+use crate::host::fake::{FakeCeph, FakeHypervisor, FakeStorage, FakeTask, TaskControl, VirtualClock};
 use crate::host::{DomainStatus, Hypervisor as _};
 use crate::node_lease::NodeLeaseKeeper;
 use crate::registration::{Registrant, register};
@@ -65,8 +62,7 @@ struct Host {
     hypervisor: FakeHypervisor,
     storage: FakeStorage,
     store: MemoryStore,
-    frozen: Arc<AtomicBool>,
-    stopped: Arc<AtomicBool>,
+    task: TaskControl,
     boot: u64,
     lives: u64,
     powered: bool,
@@ -78,28 +74,7 @@ struct Cluster {
     admin: MemoryStore,
     ceph: FakeCeph,
     hosts: Vec<Host>,
-    running: Vec<(usize, Running)>,
-}
-
-/// An agent that is polled only while it is not frozen.
-struct Running {
-    frozen: Arc<AtomicBool>,
-    stopped: Arc<AtomicBool>,
-    work: BoxFuture<'static, ()>,
-}
-
-impl Future for &mut Running {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.stopped.load(Ordering::SeqCst) {
-            return Poll::Ready(());
-        }
-        if self.frozen.load(Ordering::SeqCst) {
-            return Poll::Pending;
-        }
-        self.work.as_mut().poll(context)
-    }
+    running: Vec<(usize, FakeTask)>,
 }
 
 type Parts = VmParts<MemoryStore, VirtualClock, FakeHypervisor, FakeStorage>;
@@ -162,8 +137,7 @@ impl Cluster {
                     hypervisor: FakeHypervisor::new(clock.clone(), ceph.clone(), ip),
                     storage: ceph.connection(),
                     store: server.client(),
-                    frozen: Arc::default(),
-                    stopped: Arc::default(),
+                    task: TaskControl::default(),
                     boot: 1,
                     lives: 0,
                     powered: true,
@@ -195,8 +169,8 @@ impl Cluster {
         host.lives += 1;
         host.store.expire();
         host.store = self.server.client();
-        host.stopped.store(true, Ordering::SeqCst);
-        host.stopped = Arc::default();
+        host.task.kill();
+        host.task = TaskControl::default();
         let ip: IpAddr = format!("10.102.0.{}", node + 1).parse().unwrap();
         let agent = AgentState::new();
         let incarnation = Incarnation {
@@ -245,24 +219,20 @@ impl Cluster {
             let renewing = async move { while lease.round().await.is_ok() {} };
             join(renewing, look_after_guests(parts)).await;
         });
-        let running = Running {
-            frozen: host.frozen.clone(),
-            stopped: host.stopped.clone(),
-            work,
-        };
+        let running = FakeTask::new(host.task.clone(), work);
         self.running.retain(|(other, _)| *other != node);
         self.running.push((node, running));
     }
 
     fn kill_agent(&mut self, node: usize) {
-        self.hosts[node].stopped.store(true, Ordering::SeqCst);
+        self.hosts[node].task.kill();
         self.running.retain(|(other, _)| *other != node);
     }
 
     fn power_off(&mut self, node: usize) {
         self.kill_agent(node);
         self.hosts[node].powered = false;
-        self.hosts[node].frozen.store(false, Ordering::SeqCst);
+        self.hosts[node].task.thaw();
         self.hosts[node].hypervisor.power_off();
     }
 
@@ -272,9 +242,7 @@ impl Cluster {
         while self.clock.now() < end {
             let until = end.min(self.clock.now() + ms(250));
             let clock = self.clock.clone();
-            let agents = self.running.iter_mut().map(|(_, running)| running);
-            // Killed agents have ended; the time goes on without them.
-            let agents = pin!(join_all(agents).then(|_| std::future::pending::<()>()));
+            let agents = pin!(run_all(self.running.iter_mut().map(|(_, running)| running)));
             let until = pin!(clock.sleep_until(until));
             let both = select(until, agents);
             assert!(self.clock.run(secs(2), both).is_some(), "the cluster hangs");
@@ -547,7 +515,7 @@ fn an_agent_frozen_before_the_start_does_not_start_what_others_have_taken() {
         if cluster.runs_on(0) {
             break;
         }
-        cluster.hosts[0].frozen.store(true, Ordering::SeqCst);
+        cluster.hosts[0].task.freeze();
         cluster.run(secs(10));
         // With a proof of death this is what a recovery does.
         cluster.recover_from(0);
@@ -555,7 +523,7 @@ fn an_agent_frozen_before_the_start_does_not_start_what_others_have_taken() {
         cluster.wait_until("running elsewhere", secs(12), |cluster| {
             cluster.runs_on(1) || cluster.state() == VmState::Fail
         });
-        cluster.hosts[0].frozen.store(false, Ordering::SeqCst);
+        cluster.hosts[0].task.thaw();
         cluster.run(secs(20));
         assert!(!cluster.runs_on(0), "step {step}");
         assert!(
@@ -721,8 +689,8 @@ fn apply(cluster: &mut Cluster, fault: &Fault) {
         Fault::Run(milliseconds) => cluster.run(ms(*milliseconds)),
         Fault::Ask(state) => cluster.ask(*state),
         Fault::Place(node) => cluster.place(*node),
-        Fault::Freeze(node) => cluster.hosts[*node].frozen.store(true, Ordering::SeqCst),
-        Fault::Thaw(node) => cluster.hosts[*node].frozen.store(false, Ordering::SeqCst),
+        Fault::Freeze(node) => cluster.hosts[*node].task.freeze(),
+        Fault::Thaw(node) => cluster.hosts[*node].task.thaw(),
         Fault::KillAgent(node) => cluster.kill_agent(*node),
         Fault::StartAgent(node) => cluster.start_agent(*node),
         Fault::PowerOffAndRecover(node) => {
@@ -768,7 +736,7 @@ proptest! {
         cluster.check_one_runner();
         for node in 0..2 {
             let host = &cluster.hosts[node];
-            host.frozen.store(false, Ordering::SeqCst);
+            host.task.thaw();
             host.hypervisor.come_back();
             host.storage.heal();
             cluster.start_agent(node);

@@ -5,6 +5,7 @@ pub mod clock;
 pub mod hypervisor;
 pub mod network;
 pub mod storage;
+pub mod task;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +13,7 @@ pub use clock::VirtualClock;
 pub use hypervisor::FakeHypervisor;
 pub use network::FakeNetwork;
 pub use storage::{FakeCeph, FakeStorage};
+pub use task::{FakeTask, TaskControl};
 
 /// Locks `mutex` even if a test panicked while it held it: the fake's state is then still the best there is.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

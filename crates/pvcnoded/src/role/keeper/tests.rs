@@ -5,12 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 
-use futures::future::{BoxFuture, join_all};
 use proptest::prelude::*;
 use pvc_common::store::memory::{Fate, MemoryServer, MemoryStore};
 use pvc_common::store::{StoreExt as _, Versioned};
@@ -20,7 +17,8 @@ use pvc_core::lease::LeaseRight;
 use super::*;
 use crate::host::RoleNetwork;
 use crate::host::fake::network::NetworkEvent;
-use crate::host::fake::{FakeNetwork, VirtualClock};
+use crate::host::fake::task::run_all;
+use crate::host::fake::{FakeNetwork, FakeTask, TaskControl, VirtualClock};
 
 const NODES: [&str; 3] = ["hv1", "hv2", "hv3"];
 
@@ -66,8 +64,7 @@ struct Host {
     store: MemoryStore,
     agent: AgentState,
     services: Services,
-    frozen: Arc<AtomicBool>,
-    stopped: Arc<AtomicBool>,
+    task: TaskControl,
     lives: u64,
     directory: PathBuf,
 }
@@ -77,31 +74,10 @@ struct Cluster {
     server: MemoryServer,
     admin: MemoryStore,
     hosts: Vec<Host>,
-    running: Vec<(usize, Running)>,
+    running: Vec<(usize, FakeTask)>,
     /// Sessions of agents that are dead; the server ends each in its time.
     orphans: Vec<(BootTime, MemoryStore)>,
     _directory: tempfile::TempDir,
-}
-
-/// An agent's loop that is polled only while its host is not frozen and it has not been killed.
-struct Running {
-    frozen: Arc<AtomicBool>,
-    stopped: Arc<AtomicBool>,
-    work: BoxFuture<'static, ()>,
-}
-
-impl Future for &mut Running {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
-        if self.stopped.load(Ordering::SeqCst) {
-            return Poll::Ready(());
-        }
-        if self.frozen.load(Ordering::SeqCst) {
-            return Poll::Pending;
-        }
-        self.work.as_mut().poll(context)
-    }
 }
 
 impl Cluster {
@@ -133,8 +109,7 @@ impl Cluster {
                 store: server.client(),
                 agent: AgentState::new(),
                 services: Services(Arc::new(AtomicBool::new(true))),
-                frozen: Arc::default(),
-                stopped: Arc::default(),
+                task: TaskControl::default(),
                 lives: 0,
                 directory: directory.path().join(NODES[node]),
             })
@@ -162,7 +137,8 @@ impl Cluster {
         host.lives += 1;
         let former = std::mem::replace(&mut host.store, self.server.client());
         self.orphans.push((clock.now() + SESSION, former));
-        host.stopped = Arc::default();
+        host.task.kill();
+        host.task = TaskControl::default();
         host.agent = AgentState::new();
         host.agent.enter(AgentPhase::Running);
         host.agent.node_right().renewed(LeaseRight::acknowledged(
@@ -202,17 +178,13 @@ impl Cluster {
                 keeper.round().await;
             }
         });
-        let running = Running {
-            frozen: host.frozen.clone(),
-            stopped: host.stopped.clone(),
-            work,
-        };
+        let running = FakeTask::new(host.task.clone(), work);
         self.running.retain(|(other, _)| *other != node);
         self.running.push((node, running));
     }
 
     fn kill_agent(&mut self, node: usize) {
-        self.hosts[node].stopped.store(true, Ordering::SeqCst);
+        self.hosts[node].task.kill();
         self.running.retain(|(other, _)| *other != node);
     }
 
@@ -223,11 +195,11 @@ impl Cluster {
     }
 
     fn freeze(&self, node: usize) {
-        self.hosts[node].frozen.store(true, Ordering::SeqCst);
+        self.hosts[node].task.freeze();
     }
 
     fn thaw(&self, node: usize) {
-        self.hosts[node].frozen.store(false, Ordering::SeqCst);
+        self.hosts[node].task.thaw();
     }
 
     /// Lets the cluster run.
@@ -241,9 +213,7 @@ impl Cluster {
         self.orphans.retain(|(ends, _)| *ends > now);
         let end = now + duration;
         let clock = self.clock.clone();
-        let agents = self.running.iter_mut().map(|(_, running)| running);
-        // Killed agents have ended; the time goes on without them.
-        let agents = pin!(join_all(agents).then(|_| std::future::pending::<()>()));
+        let agents = pin!(run_all(self.running.iter_mut().map(|(_, running)| running)));
         let until_end = pin!(clock.sleep_until(end));
         // The end first: at its instant nothing more is polled.
         let both = select(until_end, agents);
