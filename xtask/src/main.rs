@@ -6,6 +6,7 @@
 )]
 
 mod apt;
+mod bench;
 mod lab;
 mod openapi;
 mod test;
@@ -29,6 +30,9 @@ enum Command {
     Lab(lab::Command),
     /// Run all checks and tests, those on the lab included
     Test(test::Arguments),
+    /// Measure figures on the lab
+    #[command(subcommand)]
+    Bench(bench::Command),
     /// Write the description of the API that is checked in
     Openapi,
 }
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().command {
         Command::Lab(command) => lab::run(command),
         Command::Test(arguments) => Ok(test::run(&arguments)),
+        Command::Bench(command) => bench::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Openapi => openapi::write().map(|()| ExitCode::SUCCESS),
     };
     match result {

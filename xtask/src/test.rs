@@ -188,7 +188,7 @@ fn cluster(run: &mut Run, arguments: &Arguments) {
     run.step("lab up", |_| lab(&["up", "--no-guest"]));
     run.step("cluster", |count| {
         let mut command = cargo_command();
-        command.args(["run", "--quiet", "--package", CLUSTER_TESTS, "--"]);
+        command.args(["run", "--quiet", "--package", CLUSTER_TESTS, "--", "test"]);
         if let Some(filter) = &arguments.filter {
             command.args(["--filter", filter]);
         }

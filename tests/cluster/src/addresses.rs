@@ -227,10 +227,14 @@ impl AddressLog {
             .unwrap_or_default()
     }
 
-    /// The changes since a moment, for people.
+    /// The changes of the API's address since a moment, and of all others that are on two nodes, for people.
     pub(crate) fn tell(&self, since: Moment) -> String {
         let mut text = String::new();
+        let api = IpAddr::V4(Network::Upstream.floating_v4());
         for address in floating() {
+            if address != api && overlap(&self.spans(address)).is_none() {
+                continue;
+            }
             for span in self
                 .spans(address)
                 .iter()

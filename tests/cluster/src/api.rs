@@ -148,6 +148,11 @@ impl Poller {
         self.tries.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// How many good answers came so far.
+    pub(crate) fn answers(&self) -> usize {
+        self.tries().iter().filter(|attempt| attempt.is_good()).count()
+    }
+
     /// When the first good answer came to a question sent at that moment or later.
     pub(crate) fn first_good(&self, since: Moment) -> Option<Moment> {
         self.tries()

@@ -6,6 +6,7 @@
 //! * [`store`]: the coordination store by typed keys, and samples of the primary role.
 //! * [`guests`], [`agent`]: guests and node agents, as seen and as mistreated.
 //! * [`cases`]: the cases, run one after the other on one lab.
+//! * `bench`: figures with their targets.
 //!
 //! `cargo xtask test` and `cargo xtask bench` run this on a lab that is up.
 
@@ -17,6 +18,7 @@
 mod addresses;
 mod agent;
 mod api;
+mod bench;
 mod cases;
 mod clock;
 mod cluster;
@@ -25,36 +27,72 @@ mod runner;
 mod store;
 mod switch;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
 
 #[derive(Debug, Parser)]
-#[command(about = "Tests of a whole cluster on the lab that is up")]
+#[command(about = "Tests and benchmarks of a whole cluster on the lab that is up")]
 struct Arguments {
-    /// Only cases whose name contains this
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    filter: String,
-    /// Name the cases and end
-    #[arg(long)]
-    list: bool,
+    #[command(subcommand)]
+    command: Command,
 }
 
-#[expect(clippy::print_stdout, reason = "the list is what is asked for")]
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the cases
+    Test {
+        /// Only those whose name contains this
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        filter: String,
+    },
+    /// Name the cases
+    List,
+    /// Measure how the primary role moves and is taken over
+    Takeover(Takeover),
+}
+
+#[derive(Debug, Args)]
+struct Takeover {
+    /// Write the figures here, a JSON object a line
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// How many graceful moves
+    #[arg(long, default_value_t = 20)]
+    moves: u32,
+    /// How many times the primary's node loses its power
+    #[arg(long, default_value_t = 5)]
+    kills: u32,
+}
+
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    if arguments.list {
-        for case in cases::ALL {
-            println!("{}", case.name);
-        }
-        return ExitCode::SUCCESS;
-    }
-    match runner::run(cases::ALL, &arguments.filter) {
+    match run(Arguments::parse().command) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
+        }
+    }
+}
+
+#[expect(clippy::print_stdout, reason = "the list is what is asked for")]
+fn run(command: Command) -> Result<bool> {
+    match command {
+        Command::Test { filter } => runner::run(cases::ALL, &filter),
+        Command::List => {
+            for case in cases::ALL {
+                println!("{}", case.name);
+            }
+            Ok(true)
+        }
+        Command::Takeover(Takeover { json, moves, kills }) => {
+            let mut cluster = cluster::Cluster::attach()?;
+            let figures = bench::takeover(&mut cluster, bench::Counts { moves, kills })?;
+            bench::report(&figures, json.as_deref())?;
+            Ok(true)
         }
     }
 }
