@@ -150,6 +150,9 @@ impl<C: Clock> HostNetwork for KernelNetwork<C> {
     }
 
     fn remove(&self, address: &RoleAddress) -> Result<Changed, NetworkError> {
+        // While the address is still here its clients are told that their connections end. Later the kernel has no
+        // address to send that from, and they would wait for an answer until they give up.
+        connections::close(address.ip);
         match open(address) {
             Ok((mut netlink, index)) => take_off(&mut netlink, index, address),
             // No interface, no address.
