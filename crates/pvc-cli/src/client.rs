@@ -102,6 +102,21 @@ impl Client {
         said(self.check("POST", path, &mut response)?)
     }
 
+    /// Changes something for which asking twice comes to the same, as a change of the primary role does; tries again when
+    /// no answer comes. The one who answers may lose the address that it answers from by this very change.
+    pub(crate) fn post_repeatable(&self, path: &str, form: &[(&str, &str)]) -> Result<String> {
+        let mut tries = 1;
+        loop {
+            match self.post(path, form) {
+                Err(error) if error.exit == Exit::Unreachable && tries < READ_TRIES => {
+                    tries += 1;
+                    wait::pause(READ_PAUSE);
+                }
+                result @ (Ok(_) | Err(_)) => return result,
+            }
+        }
+    }
+
     /// Replaces something.
     pub(crate) fn put(&self, path: &str, form: &[(&str, &str)]) -> Result<String> {
         let mut request = self.agent.put(self.url(path));

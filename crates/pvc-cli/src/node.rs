@@ -203,7 +203,9 @@ fn info(session: &Session, name: &str, format: Format) -> Result<()> {
 
 fn role(session: &Session, name: &str, wanted: CoordinatorState, wait: bool) -> Result<()> {
     let path = format!("/node/{}/coordinator-state", segment(name));
-    let said = session.client.post(&path, &[("state", wanted.as_str())])?;
+    let said = session
+        .client
+        .post_repeatable(&path, &[("state", wanted.as_str())])?;
     if !wait {
         session.say(&said);
         return Ok(());
