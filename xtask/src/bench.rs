@@ -36,7 +36,7 @@ pub(crate) fn run(command: &Command) -> Result<()> {
 
 /// On the lab that is up, or on one made for this and removed afterwards.
 fn on_a_lab(work: impl FnOnce() -> Result<()>) -> Result<()> {
-    if Lab::find()?.is_some() {
+    if Lab::attach().is_ok() {
         return work();
     }
     let own = std::env::current_exe().context("cannot tell the own program's path")?;

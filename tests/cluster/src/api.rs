@@ -169,14 +169,16 @@ impl Poller {
             .map(|attempt| attempt.ended)
     }
 
-    /// The longest time between two good answers since that moment.
+    /// The longest time between two good answers since that moment, the last one before it included.
     pub(crate) fn longest_gap(&self, since: Moment) -> Duration {
-        let good: Vec<Moment> = self
-            .tries()
+        let tries = self.tries();
+        let good: Vec<Moment> = tries
             .iter()
-            .filter(|attempt| attempt.sent >= since && attempt.is_good())
+            .filter(|attempt| attempt.is_good())
             .map(|attempt| attempt.ended)
             .collect();
+        let first = good.iter().rposition(|at| *at < since).unwrap_or(0);
+        let good = good.get(first..).unwrap_or_default();
         good.windows(2)
             .filter_map(|pair| match pair {
                 [one, other] => Some(other.since(*one)),
