@@ -16,7 +16,7 @@ use pvc_core::records::{PrimaryRecord, RoleLease};
 use pvc_core::states::CoordinatorState;
 use tracing::{info, warn};
 
-use super::{addresses, runtime_directory, store_options};
+use super::{addresses, lease_store_options, runtime_directory};
 use crate::host::identity::{IdentityFiles, agent_runs};
 use crate::host::network::KernelNetwork;
 use crate::role::{TenureFile, TenureNote};
@@ -55,7 +55,7 @@ pub fn drop_role(config: Option<&Config>) -> anyhow::Result<()> {
 }
 
 async fn release(config: &Config, note: &TenureNote) {
-    let store = ZooKeeperStore::connect(store_options(config));
+    let store = ZooKeeperStore::connect(lease_store_options(config));
     if !store.wait_connected(STORE_WITHIN).await {
         warn!("the store does not answer: the role lease ends by itself");
         return;

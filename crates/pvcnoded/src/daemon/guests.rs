@@ -22,7 +22,7 @@ use crate::host::libvirt::Libvirt;
 use crate::vm::{TaskOutcome, VmParts, VmRounds, VmTask, carry_out};
 
 /// The safety net under events and watches.
-const POLL: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_secs(5);
 /// The shortest time between two looks: watches and events come in bursts.
 const SETTLE: Duration = Duration::from_millis(50);
 /// How long the guests that run already may take to be confirmed before the node runs all the same.

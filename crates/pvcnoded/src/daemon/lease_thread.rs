@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use super::services::ApiProbe;
-use super::{addresses, runtime_directory, store_options, tell_systemd};
+use super::{addresses, lease_store_options, runtime_directory, tell_systemd};
 use crate::agent::{AgentState, Pulse};
 use crate::host::network::KernelNetwork;
 use crate::node_lease::NodeLeaseKeeper;
@@ -64,7 +64,7 @@ impl LeaseThread {
         // Connected by the time that registration has made a lease to renew.
         let store = {
             let _within = handle.enter();
-            ZooKeeperStore::connect(store_options(config))
+            ZooKeeperStore::connect(lease_store_options(config))
         };
         Ok(LeaseThread {
             handle,

@@ -40,6 +40,9 @@ const ANNOUNCE_AT: [Duration; 5] = [
     Duration::from_secs(10),
 ];
 
+/// The place of the role lease's watch in [`RoleKeeper::watches`].
+const ROLE_LEASE_WATCH: usize = 1;
+
 /// What the role starts beside its addresses.
 pub trait RoleServices: Send + 'static {
     /// Whether everything that a primary offers answers on the role's addresses; if not, what does not, in words.
@@ -269,8 +272,19 @@ impl<S: Store, C: Clock, N: HostNetwork, R: RoleServices> RoleKeeper<S, C, N, R>
             .fold(until, BootTime::min);
         let clock = self.parts.clock.clone();
         let agent = self.parts.agent.clone();
+        // The holder's own renewals move the lease each second: it need not read what it has just written. Should
+        // somebody else write it, the next renewal fails.
+        let skipped = if self.standing_by() {
+            None
+        } else {
+            Some(ROLE_LEASE_WATCH)
+        };
         let changed = {
-            let watched = select_all(self.watches.iter_mut().map(|watch| watch.changed().boxed()));
+            let watches = self.watches.iter_mut().enumerate();
+            let watched = watches
+                .filter(|(index, _)| Some(*index) != skipped)
+                .map(|(_, watch)| watch.changed().boxed());
+            let watched = select_all(watched);
             let phase = pin!(agent.phase_changed());
             let hint = pin!(select(watched, phase));
             matches!(select(hint, pin!(clock.sleep_until(wake))).await, Either::Left(_))
