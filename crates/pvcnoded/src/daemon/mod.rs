@@ -61,11 +61,11 @@ pub fn runtime_directory(config: &Config) -> PathBuf {
     config.paths.dynamic_directory.clone()
 }
 
-/// How the store is reached for leases: a silent server is given up within a second, well within a lease. An idle client
-/// pings at three eighths of this.
+/// How the store is reached for leases: a silent server is given up before the ensemble has elected a new leader (2.2 to
+/// 2.5 s), so that this adds nothing to how long a renewal may take. An idle client pings at three eighths of it.
 fn lease_store_options(config: &Config) -> ZooKeeperOptions {
     ZooKeeperOptions {
-        connection_timeout: Duration::from_secs(1),
+        connection_timeout: Duration::from_millis(1500),
         ..store_options(config)
     }
 }
