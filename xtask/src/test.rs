@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use pvc_lab::Lab;
 
 use pvc_lab::packages;
 
@@ -183,9 +184,18 @@ fn desk(run: &mut Run) {
     });
 }
 
-/// Brings the lab up once, runs all cluster tests on it, and takes it down whatever came of them.
+/// Runs all cluster tests on one lab: on the one that is up, with what was just built, or on one that is taken down
+/// afterwards, whatever came of the tests.
 fn cluster(run: &mut Run, arguments: &Arguments) {
-    run.step("lab up", |_| lab(&["up", "--no-guest"]));
+    if !run.may_go_on() {
+        return;
+    }
+    let is_ours = Lab::attach().is_err();
+    if is_ours {
+        run.step("lab up", |_| lab(&["up", "--no-guest"]));
+    } else {
+        run.step("lab deploy", |_| lab(&["deploy"]));
+    }
     run.step("cluster", |count| {
         let mut command = cargo_command();
         command.args(["run", "--quiet", "--package", CLUSTER_TESTS, "--", "test"]);
@@ -194,8 +204,7 @@ fn cluster(run: &mut Run, arguments: &Arguments) {
         }
         counted(command, count)
     });
-    let was_tried = run.reports.iter().any(|report| report.step == "lab up");
-    if was_tried && !arguments.keep_lab {
+    if is_ours && !arguments.keep_lab {
         run.always("lab down", |_| lab(&["down"]));
     }
 }

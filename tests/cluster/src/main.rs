@@ -89,8 +89,7 @@ fn run(command: Command) -> Result<bool> {
             Ok(true)
         }
         Command::Takeover(Takeover { json, moves, kills }) => {
-            let mut cluster = cluster::Cluster::attach()?;
-            let figures = bench::takeover(&mut cluster, bench::Counts { moves, kills })?;
+            let figures = bench::takeover(bench::Counts { moves, kills })?;
             bench::report(&figures, json.as_deref())?;
             Ok(true)
         }
