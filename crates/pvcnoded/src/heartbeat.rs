@@ -24,6 +24,9 @@ use crate::stats::{self, HostFiles, InterfaceSampler, NodeStatistics};
 /// How long libvirt may take to tell its figures.
 const COLLECT_WITHIN: Duration = Duration::from_secs(3);
 
+/// What is provisioned changes by definitions alone: it is read at every so many beats.
+const PROVISIONED_EVERY: u32 = 3;
+
 /// Publishes the heartbeat.
 #[derive(Debug)]
 pub struct Heartbeat<S, H> {
@@ -37,6 +40,8 @@ pub struct Heartbeat<S, H> {
     published: Option<NodeStatistics>,
     /// Memory of the guests placed here, by the version of the XML that it was read from.
     memory_mib: BTreeMap<VmId, (ZnodeVersion, u64)>,
+    provisioned_mib: Option<u64>,
+    beats: u32,
 }
 
 impl<S: Store, H: Hypervisor> Heartbeat<S, H> {
@@ -52,6 +57,8 @@ impl<S: Store, H: Hypervisor> Heartbeat<S, H> {
             interfaces: InterfaceSampler::default(),
             published: None,
             memory_mib: BTreeMap::new(),
+            provisioned_mib: None,
+            beats: 0,
         }
     }
 
@@ -95,24 +102,33 @@ impl<S: Store, H: Hypervisor> Heartbeat<S, H> {
             AgentPhase::Running => DaemonState::Run,
             AgentPhase::ShuttingDown => DaemonState::Shutdown,
         };
-        self.publish_state(state).await?;
-        let provisioned_mib = self.provisioned_mib().await?;
+        if self.beats.is_multiple_of(PROVISIONED_EVERY) {
+            self.provisioned_mib = Some(self.read_provisioned_mib().await?);
+        }
+        self.beats = self.beats.wrapping_add(1);
         let collected = stats::collect(
             &HostClock,
             self.hypervisor.as_ref(),
             &self.files,
             &mut self.interfaces,
-            Some(provisioned_mib),
+            self.provisioned_mib,
             COLLECT_WITHIN,
         )
         .await;
-        stats::publish(&self.store, &self.node, &collected, self.published.as_ref()).await?;
+        stats::publish(
+            &self.store,
+            &self.node,
+            state,
+            &collected,
+            self.published.as_ref(),
+        )
+        .await?;
         self.published = Some(collected.node);
         Ok(())
     }
 
     /// Memory of all guests that are placed here, running or not. A definition that can't be read counts for nothing.
-    async fn provisioned_mib(&mut self) -> Result<u64, ReadError> {
+    async fn read_provisioned_mib(&mut self) -> Result<u64, ReadError> {
         let vms = self.store.children_as(&keys::domains()).await?;
         let homes: Vec<_> = vms.iter().map(|vm| keys::domain(*vm).node()).collect();
         let paths: Vec<String> = homes.iter().map(|key| key.path().to_owned()).collect();

@@ -20,6 +20,7 @@ use pvc_common::keys::values::{Json, Load, RunningDomains, StaticData};
 use pvc_common::keys::{domain, node};
 use pvc_common::store::{Store, StoreError, Txn};
 use pvc_core::ids::{NodeName, VmId};
+use pvc_core::states::DaemonState;
 use serde_json::Value;
 
 use crate::host::{DomainStatus, GuestStatistics, Hypervisor, HypervisorError};
@@ -245,18 +246,22 @@ fn has_process(status: DomainStatus) -> bool {
     }
 }
 
-/// Writes the node's figures and those of its guests in one transaction. A guest that was deleted meanwhile is left
-/// out.
+/// Writes the state of the node's agent, the node's figures and those of its guests in one transaction. A guest that was
+/// deleted meanwhile is left out.
 ///
 /// # Errors
 /// As [`Store::commit`]; after [`StoreError::Unknown`] some later call writes fresh figures anyway.
 pub async fn publish<S: Store>(
     store: &S,
     name: &NodeName,
+    state: DaemonState,
     collected: &Collected,
     before: Option<&NodeStatistics>,
 ) -> Result<(), StoreError> {
-    let node_writes = collected.node.writes(name, before);
+    let node_writes = collected
+        .node
+        .writes(name, before)
+        .overwrite(&node(name).daemon_state(), &state);
     let mut guests: Vec<_> = collected.guests.iter().collect();
     loop {
         let own = node_writes.ops.len();

@@ -142,7 +142,8 @@ fn a_guest_that_was_deleted_meanwhile_is_left_out() {
                 .unwrap()
         })
         .collect();
-    let nodes = ["", "/hv1", "/hv1/keepalive", "/hv1/cpuload"].map(|path| format!("/nodes{path}"));
+    let nodes = ["", "/hv1", "/hv1/keepalive", "/hv1/cpuload", "/hv1/daemonstate"]
+        .map(|path| format!("/nodes{path}"));
     let mut txn = Txn::new().create_path("/domains", "");
     for path in nodes {
         txn = txn.create_path(path, "");
@@ -161,7 +162,10 @@ fn a_guest_that_was_deleted_meanwhile_is_left_out() {
         guests: vms.iter().map(|vm| (*vm, json!({"cpus": 1}))).collect(),
     };
     let outcome = clock
-        .run(MINUTE, publish(&store, &name(), &collected, None))
+        .run(
+            MINUTE,
+            publish(&store, &name(), DaemonState::Run, &collected, None),
+        )
         .unwrap();
     assert_eq!(outcome, Ok(()));
     let load = clock.run(MINUTE, store.read(node(&name()).cpu_load().path()));
@@ -173,7 +177,10 @@ fn a_guest_that_was_deleted_meanwhile_is_left_out() {
     // The node's own entry is another matter.
     let other = NodeName::new("hv9").unwrap();
     let outcome = clock
-        .run(MINUTE, publish(&store, &other, &collected, None))
+        .run(
+            MINUTE,
+            publish(&store, &other, DaemonState::Run, &collected, None),
+        )
         .unwrap();
     assert!(matches!(outcome, Err(StoreError::NoNode { .. })), "{outcome:?}");
 }
