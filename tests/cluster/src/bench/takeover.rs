@@ -17,7 +17,7 @@ use crate::cluster::Cluster;
 /// Waits of the bench itself; what takes longer is a fault and no figure.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Over how long idle traffic is counted.
-const IDLE: Duration = Duration::from_secs(20);
+const IDLE: Duration = Duration::from_secs(30);
 /// How often an agent is started.
 const STARTS: usize = 5;
 
@@ -247,7 +247,7 @@ fn store_packets(lab: &Lab) -> Result<f64> {
     let mut sum = 0.0;
     for node in lab.coordinators() {
         let text = node
-            .exec_with_input("mntr\n", &["nc", "-w", "2", "127.0.0.1", "2181"])?
+            .exec_with_input("mntr", &["nc", "-w", "2", "127.0.0.1", "2181"])?
             .ok()?;
         let count = text
             .lines()
