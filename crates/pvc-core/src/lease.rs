@@ -31,7 +31,7 @@ impl LeaseTiming {
     /// The periods used by the daemons; see docs/operations/timing.md for what was measured to choose them.
     pub const DEFAULT: LeaseTiming = LeaseTiming {
         period: Duration::from_millis(1000),
-        lease: Duration::from_millis(4500),
+        lease: Duration::from_millis(5000),
         kernel_lateness: Duration::from_millis(1100),
         margin: Duration::from_millis(400),
     };

@@ -7,7 +7,7 @@ use super::section::{Section, Value};
 use super::values::Host;
 use crate::secret::Secret;
 
-/// Fewest missed renewals before a node is suspected: a node's lease lasts 4.5 s, so a smaller number would suspect
+/// Fewest missed renewals before a node is suspected: a node's lease lasts 5 s, so a smaller number would suspect
 /// nodes that still have every right to run.
 const FEWEST_INTERVALS: u32 = 5;
 const DEFAULT_INTERVALS: u32 = 6;
@@ -100,7 +100,7 @@ impl Value for Intervals {
         match text.parse() {
             Ok(count @ FEWEST_INTERVALS..=3600) => Ok(Intervals(count)),
             Ok(0..FEWEST_INTERVALS) => Err(
-                "it counts missed renewals of one second, and a node may be silent for 4.5 s in good health"
+                "it counts missed renewals of one second, and a node may be silent for 5 s in good health"
                     .into(),
             ),
             Ok(_) | Err(_) => Err(String::new()),

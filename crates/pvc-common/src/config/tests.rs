@@ -447,7 +447,7 @@ fn fencing_needs_a_possible_proof_and_patience() {
         "fencing:",
         &intervals("4"),
         "fencing.intervals.fence_intervals: \"4\" is not a whole number from 5 to 3600: it counts missed renewals of \
-         one second, and a node may be silent for 4.5 s in good health",
+         one second, and a node may be silent for 5 s in good health",
     );
     assert_eq!(
         config_of(&changed("fencing:", &intervals("5")), "hv2")
