@@ -43,7 +43,7 @@ impl RoleTiming {
         orphan_grace: Duration::from_millis(500),
         stagger: Duration::from_millis(60),
         named_deadline: Duration::from_secs(10),
-        sit_out: Duration::from_secs(3),
+        sit_out: Duration::from_millis(1500),
         loop_gap: Duration::from_secs(1),
         poll: Duration::from_secs(1),
         tick: Duration::from_millis(250),
