@@ -39,7 +39,7 @@ fn on_a_lab(work: impl FnOnce() -> Result<()>) -> Result<()> {
     if Lab::attach().is_ok() {
         return work();
     }
-    let own = std::env::current_exe().context("cannot tell the own program's path")?;
+    let own = workspace::own()?;
     succeed(Process::new(&own).args(["lab", "up", "--no-guest"]))?;
     let result = work();
     succeed(Process::new(&own).args(["lab", "down"]))?;

@@ -229,7 +229,7 @@ fn cargo_has(subcommand: &str) -> bool {
 }
 
 fn lab(arguments: &[&str]) -> Result<Option<&'static str>> {
-    let own = std::env::current_exe().context("cannot tell the own program's path")?;
+    let own = workspace::own()?;
     let mut command = Command::new(own);
     command.arg("lab").args(arguments);
     succeed(command)

@@ -25,6 +25,12 @@ pub(crate) fn target() -> Result<PathBuf> {
         .to_owned())
 }
 
+/// This program's file as it is now: a build of the workspace may have replaced the one that we were started from.
+pub(crate) fn own() -> Result<PathBuf> {
+    let started = std::env::current_exe().context("cannot tell the own program's path")?;
+    Ok(started.with_file_name(env!("CARGO_BIN_NAME")))
+}
+
 /// A program that the debug build of the workspace made.
 pub(crate) fn program(name: &str) -> Result<PathBuf> {
     Ok(target()?.join("debug").join(name))
