@@ -215,7 +215,7 @@ fn next_with_process(view: &VmView<'_>) -> VmStep {
     match ownership(view) {
         Ownership::Other(node) => VmStep::Destroy(DestroyReason::OwnedElsewhere(node.clone())),
         Ownership::FormerMachine => VmStep::Destroy(DestroyReason::OwnedElsewhere(view.me.clone())),
-        Ownership::Nobody | Ownership::EarlierBoot if belongs_here => VmStep::Adopt,
+        Ownership::Nobody | Ownership::EarlierBoot if belongs_here => next_unowned_process(view),
         Ownership::Nobody | Ownership::EarlierBoot => VmStep::Destroy(DestroyReason::Unowned),
         Ownership::ThisBoot(owner) if owner.ceph_clients == CephClients::Unrecorded => {
             VmStep::Destroy(DestroyReason::ClientsNotRecorded)
@@ -237,6 +237,25 @@ fn next_with_process(view: &VmView<'_>) -> VmStep {
                 VmStep::Destroy(DestroyReason::Requested(state))
             }
         },
+    }
+}
+
+/// A process of it is here, it belongs here, and nobody of this boot answers for it.
+fn next_unowned_process(view: &VmView<'_>) -> VmStep {
+    match view.domain {
+        DomainReading::Unknown => VmStep::Leave(Calm::LibvirtSilent),
+        // Created by a start that was given up while libvirt was still at it: it has never run.
+        DomainReading::Is(DomainStatus::Paused(PauseReason::StartingUp)) => {
+            VmStep::Destroy(DestroyReason::ClientsNotRecorded)
+        }
+        DomainReading::Absent
+        | DomainReading::Is(
+            DomainStatus::Running
+            | DomainStatus::Paused(PauseReason::IoError | PauseReason::Migration | PauseReason::Other)
+            | DomainStatus::ShuttingDown
+            | DomainStatus::Off
+            | DomainStatus::Crashed,
+        ) => VmStep::Adopt,
     }
 }
 

@@ -173,6 +173,21 @@ fn a_process_that_another_node_may_double_is_ended() {
         ..running(VmState::Start)
     };
     assert_eq!(step(&here), VmStep::Adopt);
+    // Left by a start that libvirt finished after it had been given up: what never ran is not taken over, since its
+    // clients would never be on record.
+    let never_ran = Case {
+        domain: DomainReading::Is(DomainStatus::Paused(PauseReason::StartingUp)),
+        ..here
+    };
+    assert_eq!(
+        step(&never_ran),
+        VmStep::Destroy(DestroyReason::ClientsNotRecorded)
+    );
+    let unknown = Case {
+        domain: DomainReading::Unknown,
+        ..never_ran
+    };
+    assert_eq!(step(&unknown), VmStep::Leave(Calm::LibvirtSilent));
 }
 
 #[test]
