@@ -1,8 +1,10 @@
 //! Registration: this life of the agent takes the node's place in the store.
 //!
-//! One transaction writes the lease under the new incarnation and the state `init`, on condition of the lease's
-//! version. A lease of this name that another machine renews is a second node of the same name: it is watched for
-//! longer than a lease lasts, and if it moves, this node refuses to register and changes nothing.
+//! One transaction writes the lease under the new incarnation and the state `init`, on condition of the very version
+//! of the lease that was looked at. A lease of this name that another machine renews is a second node of the same
+//! name: it is watched for longer than a lease lasts, and if it moves, this node refuses to register and changes
+//! nothing. The same for a lease of another *boot* of this machine, for a shorter time: an earlier boot is dead and
+//! renews nothing, so one that does is a copy of this machine (a cloned disk), whose guests must not be taken for dead.
 
 use std::time::Duration;
 
@@ -25,6 +27,9 @@ use crate::stats;
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// How often the registration is begun again after somebody wrote in between or an outcome was unknown.
 const ATTEMPTS: u32 = 5;
+/// How many renewals of its own name by another boot of this machine a node listens for. Not the length of a lease,
+/// since every reboot waits for it.
+const RENEWALS_OF_A_COPY: u32 = 3;
 
 /// What a node says of itself when it registers.
 #[derive(Debug, Clone)]
@@ -54,6 +59,16 @@ pub enum RegistrationError {
         /// The other machine's agent.
         other: Incarnation,
     },
+    /// A copy of this machine is alive under this name.
+    #[error(
+        "another boot of this machine ({other}) is registered as {node} and alive: this host is a copy of another one, with its name and its machine id. Nothing was changed; give this host a name and a machine id of its own, or stop the other one"
+    )]
+    Copied {
+        /// The name.
+        node: NodeName,
+        /// The other host's agent.
+        other: Incarnation,
+    },
     /// The store did not answer.
     #[error("failed to read the registration of this node")]
     Read(#[from] ReadError),
@@ -76,16 +91,20 @@ pub async fn register<S: Store, C: Clock>(
     right: &NodeRight,
 ) -> Result<ZnodeVersion, RegistrationError> {
     let timing = LeaseTiming::DEFAULT;
-    refuse_if_taken(store, clock, registrant, &timing).await?;
     for _ in 0..ATTEMPTS {
-        let txn = registration(store, clock, registrant).await?;
+        // Looked at in each attempt: whoever wrote in between may be another machine.
+        let lease = look_at_lease(store, clock, registrant, &timing).await?;
+        let (txn, lease_index) = registration(store, clock, registrant, lease).await?;
         let sent = clock.now();
         match store.commit(txn).await {
-            Ok(_) => {
+            Ok(applied) => {
+                // Not read afterwards: it might be the version of somebody else's write by then.
+                let Some(version) = applied.get(lease_index).and_then(|applied| applied.version()) else {
+                    continue;
+                };
                 right.renewed(LeaseRight::acknowledged(sent, &timing));
-                let lease = store.require(&keys::lease_node(&registrant.node)).await?;
                 info!(incarnation = %registrant.incarnation, mode = %registrant.mode, "registered");
-                return Ok(lease.version);
+                return Ok(version);
             }
             Err(
                 StoreError::NodeExists { .. }
@@ -105,48 +124,63 @@ pub async fn register<S: Store, C: Clock>(
     Err(RegistrationError::Contended)
 }
 
-/// Watches a lease of another machine for longer than it can stand still while its holder lives.
-async fn refuse_if_taken<S: Store, C: Clock>(
+/// Looks at the lease of this name, and watches one that is not of this boot for longer than it can stand still while
+/// its holder lives. Answers with the version that may be replaced; `None` if there is no lease.
+async fn look_at_lease<S: Store, C: Clock>(
     store: &S,
     clock: &C,
     registrant: &Registrant,
     timing: &LeaseTiming,
-) -> Result<(), RegistrationError> {
+) -> Result<Option<ZnodeVersion>, RegistrationError> {
     let key = keys::lease_node(&registrant.node);
     let Some(first) = store.get(&key).await? else {
-        return Ok(());
+        return Ok(None);
     };
-    let Some(lease) = first
+    let version = first.version;
+    let Some(other) = first
         .value
-        .filter(|lease| !lease.incarnation.same_machine(&registrant.incarnation))
+        .map(|lease| lease.incarnation)
+        .filter(|other| !other.same_boot(&registrant.incarnation))
     else {
-        return Ok(());
+        return Ok(Some(version));
     };
-    warn!(other = %lease.incarnation, "another machine was registered under this name; looking whether it is alive");
-    let until = clock.now() + timing.lease + timing.margin;
+    let copy = other.same_machine(&registrant.incarnation);
+    let watched_for = if copy {
+        timing.period * RENEWALS_OF_A_COPY + timing.margin
+    } else {
+        warn!(%other, "another machine was registered under this name; looking whether it is alive");
+        timing.lease + timing.margin
+    };
+    let until = clock.now() + watched_for;
     while clock.now() < until {
         clock.sleep(LOOK_EVERY).await;
         let seen = store.get(&key).await?;
-        if seen.as_ref().is_some_and(|seen| seen.version != first.version) {
-            let other = seen
-                .and_then(|seen| seen.value)
-                .map_or(lease.incarnation, |lease| lease.incarnation);
-            return Err(RegistrationError::NameTaken {
-                node: registrant.node.clone(),
-                other,
-            });
+        if seen.as_ref().is_some_and(|seen| seen.version == version) {
+            continue;
         }
+        let other = seen
+            .and_then(|seen| seen.value)
+            .map_or(other, |lease| lease.incarnation);
+        let node = registrant.node.clone();
+        return Err(if copy {
+            RegistrationError::Copied { node, other }
+        } else {
+            RegistrationError::NameTaken { node, other }
+        });
     }
-    info!("the other machine is silent; taking its place");
-    Ok(())
+    if !copy {
+        info!("the other machine is silent; taking its place");
+    }
+    Ok(Some(version))
 }
 
-/// The whole registration, on condition of what was read.
+/// The whole registration, on condition of the lease's version, and at which place in it the lease is written.
 async fn registration<S: Store, C: Clock>(
     store: &S,
     clock: &C,
     registrant: &Registrant,
-) -> Result<Txn, RegistrationError> {
+    version: Option<ZnodeVersion>,
+) -> Result<(Txn, usize), RegistrationError> {
     let node = &registrant.node;
     let own = keys::node(node);
     let created = schema::node_keys(&NewNode {
@@ -166,7 +200,7 @@ async fn registration<S: Store, C: Clock>(
         protocol: PROTOCOL,
         counter: 0,
     });
-    let version = store.get(&lease_key).await?.map(|lease| lease.version);
+    let lease_index = txn.ops.len();
     // A lease that is created by this very transaction has version 0.
     txn = txn
         .set(&lease_key, &lease, version.unwrap_or(ZnodeVersion(0)))
@@ -186,7 +220,7 @@ async fn registration<S: Store, C: Clock>(
             .overwrite(&own.ipmi_username(), user)
             .overwrite(&own.ipmi_password(), password);
     }
-    Ok(txn)
+    Ok((txn, lease_index))
 }
 
 /// Seconds since 1970, for people to read.
@@ -196,3 +230,6 @@ pub fn wall_seconds<C: Clock>(clock: &C) -> u64 {
         .duration_since(std::time::SystemTime::UNIX_EPOCH)
         .map_or(0, |since| since.as_secs())
 }
+
+#[cfg(test)]
+mod tests;

@@ -265,7 +265,9 @@ impl Daemon {
         register(store, &HostClock, registrant, agent.node_right())
             .await
             .map_err(|error| match error {
-                RegistrationError::NameTaken { .. } => JoinError::Final(error.into()),
+                RegistrationError::NameTaken { .. } | RegistrationError::Copied { .. } => {
+                    JoinError::Final(error.into())
+                }
                 RegistrationError::Read(_) | RegistrationError::Write(_) | RegistrationError::Contended => {
                     JoinError::Later(chain(&error))
                 }

@@ -1,0 +1,285 @@
+//! Who may register under a name, and what a refused one leaves behind: nothing.
+
+use std::future::Future;
+
+use futures::future::join;
+use pvc_common::store::Versioned;
+use pvc_common::store::memory::{Fate, MemoryServer, MemoryStore};
+use pvc_core::ids::{BootId, MachineId};
+
+use super::*;
+use crate::host::fake::VirtualClock;
+
+fn life(machine: char, boot: char, counter: u64) -> Incarnation {
+    Incarnation {
+        machine_id: MachineId::new(machine.to_string().repeat(32)).unwrap(),
+        boot_id: BootId::new(format!("6ba7b810-9dad-11d1-80b4-{}", boot.to_string().repeat(12))).unwrap(),
+        counter,
+    }
+}
+
+fn registrant(incarnation: Incarnation) -> Registrant {
+    Registrant {
+        node: NodeName::new("hv1").unwrap(),
+        mode: DaemonMode::Coordinator,
+        incarnation,
+        ready_when_new: true,
+        bmc: None,
+    }
+}
+
+struct World {
+    clock: VirtualClock,
+    server: MemoryServer,
+    store: MemoryStore,
+}
+
+impl World {
+    fn new() -> World {
+        let clock = VirtualClock::default();
+        let server = MemoryServer::new();
+        let store = server.client();
+        let world = World { clock, server, store };
+        world.run(world.store.commit(schema::base_keys())).unwrap();
+        world
+    }
+
+    fn run<F: Future>(&self, work: F) -> F::Output {
+        self.clock.run(Duration::from_secs(60), work).expect("it hangs")
+    }
+
+    fn register(
+        &self,
+        incarnation: Incarnation,
+        right: &NodeRight,
+    ) -> Result<ZnodeVersion, RegistrationError> {
+        let store = self.server.client();
+        self.run(register(&store, &self.clock, &registrant(incarnation), right))
+    }
+
+    fn lease(&self) -> Versioned<Option<NodeLease>> {
+        let key = keys::lease_node(&NodeName::new("hv1").unwrap());
+        self.run(self.store.require(&key)).unwrap()
+    }
+
+    /// Renews whatever lease is there once a second, as its holder would.
+    async fn keep_renewing(&self, times: u32) {
+        let key = keys::lease_node(&NodeName::new("hv1").unwrap());
+        for _ in 0..times {
+            self.clock.sleep(Duration::from_secs(1)).await;
+            let lease = self.store.require(&key).await.unwrap();
+            let txn = Txn::new().set(&key, &lease.value, lease.version);
+            self.store.commit(txn).await.unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_new_node_registers_at_once_and_has_a_right_from_the_sending_of_its_write() {
+    let world = World::new();
+    let right = NodeRight::default();
+    let sent = world.clock.now();
+    let version = world.register(life('1', '1', 1), &right).unwrap();
+    assert_eq!(world.clock.now(), sent);
+    let lease = world.lease();
+    assert_eq!(lease.version, version);
+    assert_eq!(lease.value.unwrap().incarnation, life('1', '1', 1));
+    let ends = sent + LeaseTiming::DEFAULT.lease;
+    assert!(right.holds(ends - Duration::from_nanos(1)) && !right.holds(ends));
+}
+
+#[test]
+fn a_slow_answer_shortens_the_right() {
+    // Others count from the moment the lease was written: whoever counts from the answer acts too long.
+    let world = World::new();
+    let right = NodeRight::default();
+    let store = Slow {
+        inner: world.server.client(),
+        clock: world.clock.clone(),
+    };
+    let sent = world.clock.now();
+    world
+        .run(register(
+            &store,
+            &world.clock,
+            &registrant(life('1', '1', 1)),
+            &right,
+        ))
+        .unwrap();
+    assert!(world.clock.now() > sent);
+    assert!(!right.holds(sent + LeaseTiming::DEFAULT.lease));
+}
+
+#[test]
+fn a_second_machine_of_the_same_name_is_refused_while_the_first_lives() {
+    let world = World::new();
+    world.register(life('1', '1', 1), &NodeRight::default()).unwrap();
+    let right = NodeRight::default();
+    let store = world.server.client();
+    let second = registrant(life('2', '2', 1));
+    let both = join(
+        register(&store, &world.clock, &second, &right),
+        world.keep_renewing(2),
+    );
+    let (refused, ()) = world.run(both);
+    assert!(
+        matches!(refused, Err(RegistrationError::NameTaken { ref other, .. }) if *other == life('1', '1', 1)),
+        "{refused:?}"
+    );
+    assert!(!right.holds(world.clock.now()));
+    assert_eq!(world.lease().value.unwrap().incarnation, life('1', '1', 1));
+}
+
+#[test]
+fn a_machine_that_took_a_dead_ones_place_waited_longer_than_a_lease() {
+    let world = World::new();
+    world.register(life('1', '1', 1), &NodeRight::default()).unwrap();
+    let start = world.clock.now();
+    world.register(life('2', '2', 1), &NodeRight::default()).unwrap();
+    assert!(world.clock.now().since(start) > LeaseTiming::DEFAULT.lease);
+    assert_eq!(world.lease().value.unwrap().incarnation, life('2', '2', 1));
+}
+
+#[test]
+fn of_two_machines_that_begin_at_once_one_is_refused() {
+    // Both see no lease. The one that comes second must not take the first's version for one it has watched.
+    let world = World::new();
+    let stores = [world.server.client(), world.server.client()];
+    let lives = [life('1', '1', 1), life('2', '2', 1)];
+    let registrants = lives.clone().map(registrant);
+    let begin = |index: usize| {
+        let (world, store, registrant) = (&world, &stores[index], &registrants[index]);
+        async move {
+            let right = NodeRight::default();
+            let slow = Slow {
+                inner: store.clone(),
+                clock: world.clock.clone(),
+            };
+            let outcome = register(&slow, &world.clock, registrant, &right).await;
+            if outcome.is_ok() {
+                world.keep_renewing(10).await;
+            }
+            outcome
+        }
+    };
+    let (first, second) = world.run(join(begin(0), begin(1)));
+    let outcomes = [first, second];
+    let holder = world.lease().value.unwrap().incarnation;
+    for (outcome, life) in outcomes.iter().zip(&lives) {
+        match outcome {
+            Ok(_) => assert_eq!(holder, *life),
+            Err(error) => {
+                assert!(matches!(error, RegistrationError::NameTaken { .. }), "{error}");
+                assert_ne!(holder, *life);
+            }
+        }
+    }
+    assert_eq!(outcomes.iter().filter(|outcome| outcome.is_ok()).count(), 1);
+}
+
+#[test]
+fn a_restarted_agent_registers_at_once_and_a_rebooted_one_after_listening_for_a_copy() {
+    let world = World::new();
+    world.register(life('1', '1', 1), &NodeRight::default()).unwrap();
+    let start = world.clock.now();
+    world.register(life('1', '1', 2), &NodeRight::default()).unwrap();
+    assert_eq!(world.clock.now(), start, "no wait within one boot");
+    world.register(life('1', '2', 1), &NodeRight::default()).unwrap();
+    assert_eq!(world.lease().value.unwrap().incarnation, life('1', '2', 1));
+    assert!(world.clock.now().since(start) < LeaseTiming::DEFAULT.lease);
+}
+
+#[test]
+fn a_copy_of_a_machine_is_refused_while_the_original_lives() {
+    // A cloned disk: same name, same machine id, another boot. It would take the original for an earlier boot of
+    // itself, hence for dead, and start its guests a second time.
+    let world = World::new();
+    world.register(life('1', '1', 1), &NodeRight::default()).unwrap();
+    let store = world.server.client();
+    let copy = registrant(life('1', '2', 1));
+    let right = NodeRight::default();
+    let both = join(
+        register(&store, &world.clock, &copy, &right),
+        world.keep_renewing(3),
+    );
+    let (refused, ()) = world.run(both);
+    assert!(
+        matches!(refused, Err(RegistrationError::Copied { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(world.lease().value.unwrap().incarnation, life('1', '1', 1));
+}
+
+#[test]
+fn an_unknown_outcome_is_found_out() {
+    for fate in [Fate::Lost, Fate::Applied] {
+        let world = World::new();
+        let store = world.server.client();
+        store.hide_next_write(fate);
+        let right = NodeRight::default();
+        let outcome = world.run(register(
+            &store,
+            &world.clock,
+            &registrant(life('1', '1', 1)),
+            &right,
+        ));
+        assert_eq!(outcome.unwrap(), world.lease().version, "{fate:?}");
+        assert!(right.holds(world.clock.now()));
+    }
+}
+
+#[test]
+fn a_store_that_does_not_answer_is_said_and_gives_no_right() {
+    let world = World::new();
+    world.server.lose_quorum();
+    let right = NodeRight::default();
+    let outcome = world.register(life('1', '1', 1), &right);
+    assert!(matches!(outcome, Err(RegistrationError::Read(_))), "{outcome:?}");
+    assert!(!right.holds(world.clock.now()));
+}
+
+/// A store whose writes take a moment each way.
+#[derive(Clone)]
+struct Slow {
+    inner: MemoryStore,
+    clock: VirtualClock,
+}
+
+impl Store for Slow {
+    type Watch = <MemoryStore as Store>::Watch;
+
+    fn session(&self) -> pvc_common::store::SessionState {
+        self.inner.session()
+    }
+
+    async fn read(&self, path: &str) -> Result<Option<pvc_common::store::Znode>, StoreError> {
+        self.inner.read(path).await
+    }
+
+    async fn read_many(&self, paths: &[String]) -> Result<Vec<Option<pvc_common::store::Znode>>, StoreError> {
+        self.inner.read_many(paths).await
+    }
+
+    async fn children(&self, path: &str) -> Result<Option<Vec<String>>, StoreError> {
+        self.inner.children(path).await
+    }
+
+    async fn commit(&self, txn: Txn) -> Result<Vec<pvc_common::store::Applied>, StoreError> {
+        self.clock.sleep(Duration::from_millis(100)).await;
+        let outcome = self.inner.commit(txn).await;
+        self.clock.sleep(Duration::from_millis(100)).await;
+        outcome
+    }
+
+    async fn create_ephemeral_sequential(&self, prefix: &str, data: &[u8]) -> Result<String, StoreError> {
+        self.inner.create_ephemeral_sequential(prefix, data).await
+    }
+
+    fn withdraw_ephemeral(&self, prefix: &str) {
+        self.inner.withdraw_ephemeral(prefix);
+    }
+
+    fn watch_tree(&self, path: &str) -> Self::Watch {
+        self.inner.watch_tree(path)
+    }
+}
