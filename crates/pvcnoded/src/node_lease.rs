@@ -33,6 +33,11 @@ impl NodeRight {
         *self.lock() = Some(right);
     }
 
+    /// The lease is another's: whatever was right a moment ago is not any more.
+    fn revoke(&self) {
+        *self.lock() = None;
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<LeaseRight>> {
         self.right.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,8 +114,13 @@ impl<S: Store, C: Clock> NodeLeaseKeeper<S, C> {
         let sent = self.clock.now();
         self.pulse.beat(sent);
         match self.renew(sent).await {
-            Ok(()) => self.clock.sleep_until(sent + self.timing.period).await,
-            Err(RoundError::Lost(lost)) => return Err(lost),
+            Ok(Renewal::Acknowledged) => self.clock.sleep_until(sent + self.timing.period).await,
+            // Found, not acknowledged: when it was sent is not known, so it prolongs nothing. Renew soon.
+            Ok(Renewal::Adopted) => self.clock.sleep(self.timing.period / 5).await,
+            Err(RoundError::Lost(lost)) => {
+                self.right.revoke();
+                return Err(lost);
+            }
             Err(RoundError::Store(error)) => {
                 if self.failing_since.is_none() {
                     self.failing_since = Some(sent);
@@ -124,7 +134,7 @@ impl<S: Store, C: Clock> NodeLeaseKeeper<S, C> {
         Ok(())
     }
 
-    async fn renew(&mut self, sent: BootTime) -> Result<(), RoundError> {
+    async fn renew(&mut self, sent: BootTime) -> Result<Renewal, RoundError> {
         let key = keys::lease_node(&self.node);
         let lease = NodeLease {
             incarnation: self.incarnation.clone(),
@@ -145,7 +155,7 @@ impl<S: Store, C: Clock> NodeLeaseKeeper<S, C> {
                 if let Some(since) = self.failing_since.take() {
                     info!(seconds = sent.since(since).as_secs(), "node lease renewed again");
                 }
-                Ok(())
+                Ok(Renewal::Acknowledged)
             }
             Err(StoreError::BadVersion { .. } | StoreError::NoNode { .. }) => self.adopt().await,
             Err(
@@ -161,7 +171,7 @@ impl<S: Store, C: Clock> NodeLeaseKeeper<S, C> {
     }
 
     /// Somebody wrote the lease: a renewal of ours whose answer was lost, or another agent.
-    async fn adopt(&mut self) -> Result<(), RoundError> {
+    async fn adopt(&mut self) -> Result<Renewal, RoundError> {
         let Some(seen) = self
             .store
             .get(&keys::lease_node(&self.node))
@@ -175,7 +185,7 @@ impl<S: Store, C: Clock> NodeLeaseKeeper<S, C> {
         match seen.value {
             Some(lease) if lease.incarnation == self.incarnation => {
                 self.version = seen.version;
-                Ok(())
+                Ok(Renewal::Adopted)
             }
             Some(lease) => Err(RoundError::Lost(LeaseLost::Taken {
                 node: self.node.clone(),
@@ -188,7 +198,15 @@ impl<S: Store, C: Clock> NodeLeaseKeeper<S, C> {
     }
 }
 
+enum Renewal {
+    Acknowledged,
+    Adopted,
+}
+
 enum RoundError {
     Lost(LeaseLost),
     Store(ReadError),
 }
+
+#[cfg(test)]
+mod tests;
