@@ -17,7 +17,7 @@ use pvc_core::states::CoordinatorState;
 use tracing::{info, warn};
 
 use super::{addresses, lease_store_options, runtime_directory};
-use crate::host::identity::{IdentityFiles, agent_runs};
+use crate::host::identity::{IdentityError, IdentityFiles, without_agent};
 use crate::host::network::KernelNetwork;
 use crate::role::{TenureFile, TenureNote};
 
@@ -30,9 +30,14 @@ const STORE_WITHIN: Duration = Duration::from_secs(3);
 /// # Errors
 /// When an agent runs here, or an address can't be taken off. A store that does not answer is no error.
 pub fn drop_role(config: Option<&Config>) -> anyhow::Result<()> {
-    if agent_runs(&IdentityFiles::from_environment()).context("failed to see whether an agent runs")? {
-        anyhow::bail!("a node agent runs on this host; stop it first (it hands the role over by itself)");
-    }
+    // Kept to the end: an agent that started meanwhile might take the role, and have it released under its addresses.
+    let _nobody = match without_agent(&IdentityFiles::from_environment()) {
+        Ok(nobody) => nobody,
+        Err(IdentityError::AlreadyRunning { .. }) => {
+            anyhow::bail!("a node agent runs on this host; stop it first (it hands the role over by itself)")
+        }
+        Err(error) => return Err(error).context("failed to see whether an agent runs"),
+    };
     let floating = config.map(addresses::floating).unwrap_or_default();
     let dropped = KernelNetwork::new(HostClock)
         .drop_role_addresses(&floating)

@@ -153,16 +153,19 @@ fn write_whole(path: &Path, text: &str) -> Result<(), IdentityError> {
         })
 }
 
-/// Whether an agent runs on this host now.
+/// No agent runs on this host, and none can begin a life while this is kept.
+#[derive(Debug)]
+pub struct NoAgent {
+    _lock: File,
+}
+
+/// Makes sure that no agent runs on this host, for as long as the answer is kept.
 ///
 /// # Errors
-/// [`IdentityError`] when it can't be told.
-pub fn agent_runs(files: &IdentityFiles) -> Result<bool, IdentityError> {
-    match lock(&files.runtime.join("agent.lock")) {
-        Ok(_) => Ok(false),
-        Err(IdentityError::AlreadyRunning { .. }) => Ok(true),
-        Err(error) => Err(error),
-    }
+/// [`IdentityError::AlreadyRunning`] when one does, another [`IdentityError`] when it can't be told.
+pub fn without_agent(files: &IdentityFiles) -> Result<NoAgent, IdentityError> {
+    let _lock = lock(&files.runtime.join("agent.lock"))?;
+    Ok(NoAgent { _lock })
 }
 
 fn lock(path: &Path) -> Result<File, IdentityError> {
@@ -231,7 +234,25 @@ mod tests {
             begin_life(&files),
             Err(IdentityError::AlreadyRunning { .. })
         ));
+        assert!(matches!(
+            without_agent(&files),
+            Err(IdentityError::AlreadyRunning { .. })
+        ));
         drop(first);
+        assert_eq!(next(&files).counter, 2);
+    }
+
+    // An agent that began to hold the role in the middle of `--drop-role` would have it released under its addresses.
+    #[test]
+    fn no_agent_begins_a_life_while_it_is_made_sure_that_none_runs() {
+        let (_dir, files) = host();
+        next(&files);
+        let nobody = without_agent(&files).unwrap();
+        assert!(matches!(
+            begin_life(&files),
+            Err(IdentityError::AlreadyRunning { .. })
+        ));
+        drop(nobody);
         assert_eq!(next(&files).counter, 2);
     }
 
