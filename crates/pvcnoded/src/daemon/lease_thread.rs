@@ -13,6 +13,7 @@ use pvc_core::states::DaemonMode;
 use sd_notify::NotifyState;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, spawn_blocking};
 use tracing::{error, info, warn};
 
 use super::services::ApiProbe;
@@ -171,6 +172,7 @@ impl LeaseThread {
 /// addresses are taken off by `--drop-role`.
 async fn feed_watchdog(pulses: watch::Receiver<Vec<Pulse>>) {
     let mut stuck = false;
+    let mut feeding: Option<JoinHandle<()>> = None;
     loop {
         let now = HostClock.now();
         let alive = pulses
@@ -178,7 +180,11 @@ async fn feed_watchdog(pulses: watch::Receiver<Vec<Pulse>>) {
             .iter()
             .all(|pulse| pulse.silent_for(now) < STUCK_AFTER);
         if alive {
-            tell_systemd(&[NotifyState::Watchdog]);
+            // Not on this thread: the send waits when the service manager does not take its mail (a systemd that has
+            // crashed stands still for ever), and the leases must not wait with it.
+            if feeding.as_ref().is_none_or(JoinHandle::is_finished) {
+                feeding = Some(spawn_blocking(|| tell_systemd(&[NotifyState::Watchdog])));
+            }
         } else if !stuck {
             error!("a loop of the leases makes no progress; the watchdog is not fed any more");
         }
