@@ -299,7 +299,10 @@ impl RoleMachine {
             return Step::Start {
                 record: record.version,
                 lease: lease.version,
-                silent_holder: silent_holder.filter(|holder| *holder != self.me),
+                // Only one that has such a word on record: the rest of the start must not fail over a node that is
+                // no coordinator any more.
+                silent_holder: silent_holder
+                    .filter(|holder| *holder != self.me && self.coordinators.contains_key(holder)),
             };
         }
         if self.acknowledged != Some(record.version) {

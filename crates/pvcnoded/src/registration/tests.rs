@@ -8,7 +8,7 @@ use pvc_common::store::memory::{Fate, MemoryServer, MemoryStore};
 use pvc_core::ids::{BootId, MachineId};
 
 use super::*;
-use crate::host::fake::VirtualClock;
+use crate::host::fake::{MeddledStore, VirtualClock};
 
 fn life(machine: char, boot: char, counter: u64) -> Incarnation {
     Incarnation {
@@ -57,6 +57,13 @@ impl World {
         self.run(register(&store, &self.clock, &registrant(incarnation), right))
     }
 
+    /// A client whose writes take a moment each way.
+    fn slow(&self) -> MeddledStore {
+        let store = MeddledStore::new(&self.server, self.clock.clone());
+        store.delay_writes(Duration::from_millis(100));
+        store
+    }
+
     fn lease(&self) -> Versioned<Option<NodeLease>> {
         let key = keys::lease_node(&NodeName::new("hv1").unwrap());
         self.run(self.store.require(&key)).unwrap()
@@ -93,10 +100,7 @@ fn a_slow_answer_shortens_the_right() {
     // Others count from the moment the lease was written: whoever counts from the answer acts too long.
     let world = World::new();
     let right = NodeRight::default();
-    let store = Slow {
-        inner: world.server.client(),
-        clock: world.clock.clone(),
-    };
+    let store = world.slow();
     let sent = world.clock.now();
     world
         .run(register(
@@ -144,18 +148,14 @@ fn a_machine_that_took_a_dead_ones_place_waited_longer_than_a_lease() {
 fn of_two_machines_that_begin_at_once_one_is_refused() {
     // Both see no lease. The one that comes second must not take the first's version for one it has watched.
     let world = World::new();
-    let stores = [world.server.client(), world.server.client()];
+    let stores = [world.slow(), world.slow()];
     let lives = [life('1', '1', 1), life('2', '2', 1)];
     let registrants = lives.clone().map(registrant);
     let begin = |index: usize| {
         let (world, store, registrant) = (&world, &stores[index], &registrants[index]);
         async move {
             let right = NodeRight::default();
-            let slow = Slow {
-                inner: store.clone(),
-                clock: world.clock.clone(),
-            };
-            let outcome = register(&slow, &world.clock, registrant, &right).await;
+            let outcome = register(store, &world.clock, registrant, &right).await;
             if outcome.is_ok() {
                 world.keep_renewing(10).await;
             }
@@ -236,50 +236,4 @@ fn a_store_that_does_not_answer_is_said_and_gives_no_right() {
     let outcome = world.register(life('1', '1', 1), &right);
     assert!(matches!(outcome, Err(RegistrationError::Read(_))), "{outcome:?}");
     assert!(!right.holds(world.clock.now()));
-}
-
-/// A store whose writes take a moment each way.
-#[derive(Clone)]
-struct Slow {
-    inner: MemoryStore,
-    clock: VirtualClock,
-}
-
-impl Store for Slow {
-    type Watch = <MemoryStore as Store>::Watch;
-
-    fn session(&self) -> pvc_common::store::SessionState {
-        self.inner.session()
-    }
-
-    async fn read(&self, path: &str) -> Result<Option<pvc_common::store::Znode>, StoreError> {
-        self.inner.read(path).await
-    }
-
-    async fn read_many(&self, paths: &[String]) -> Result<Vec<Option<pvc_common::store::Znode>>, StoreError> {
-        self.inner.read_many(paths).await
-    }
-
-    async fn children(&self, path: &str) -> Result<Option<Vec<String>>, StoreError> {
-        self.inner.children(path).await
-    }
-
-    async fn commit(&self, txn: Txn) -> Result<Vec<pvc_common::store::Applied>, StoreError> {
-        self.clock.sleep(Duration::from_millis(100)).await;
-        let outcome = self.inner.commit(txn).await;
-        self.clock.sleep(Duration::from_millis(100)).await;
-        outcome
-    }
-
-    async fn create_ephemeral_sequential(&self, prefix: &str, data: &[u8]) -> Result<String, StoreError> {
-        self.inner.create_ephemeral_sequential(prefix, data).await
-    }
-
-    fn withdraw_ephemeral(&self, prefix: &str) {
-        self.inner.withdraw_ephemeral(prefix);
-    }
-
-    fn watch_tree(&self, path: &str) -> Self::Watch {
-        self.inner.watch_tree(path)
-    }
 }

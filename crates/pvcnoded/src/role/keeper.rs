@@ -230,6 +230,17 @@ impl<S: Store, C: Clock, N: HostNetwork, R: RoleServices> RoleKeeper<S, C, N, R>
                 ) {
                     self.store_failing = true;
                 }
+                if matches!(
+                    error,
+                    StoreError::NoNode { .. }
+                        | StoreError::NodeExists { .. }
+                        | StoreError::NotEmpty { .. }
+                        | StoreError::Refused { .. }
+                ) {
+                    // Looking again will not change it soon, and must not be all that this thread and the store do.
+                    let clock = self.parts.clock.clone();
+                    self.drive(async move { clock.sleep(STORE_RETRY).await }).await;
+                }
                 Err(error)
             }
         }

@@ -202,6 +202,17 @@ fn a_named_node_starts_only_on_a_released_or_silent_lease() {
             silent_holder: None
         }
     );
+    // A holder that is no coordinator any more has no such word, and must not keep the role from starting.
+    let mut machine = standing_by(&store, at(0));
+    machine.acknowledged();
+    assert!(matches!(
+        machine.next(at(0) + TIMING.lease.claim_after(), Eligibility::Eligible),
+        Step::Start {
+            silent_holder: None,
+            ..
+        }
+    ));
+    let store = store.says("hv2", CoordinatorState::Primary);
     let mut machine = standing_by(&store, at(0));
     machine.acknowledged();
     // The one that fell silent does not go on being shown as primary.

@@ -3,6 +3,7 @@
 
 pub mod clock;
 pub mod hypervisor;
+pub mod meddled;
 pub mod network;
 pub mod storage;
 pub mod task;
@@ -11,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use clock::VirtualClock;
 pub use hypervisor::FakeHypervisor;
+pub use meddled::MeddledStore;
 pub use network::FakeNetwork;
 pub use storage::{FakeCeph, FakeStorage};
 pub use task::{FakeTask, TaskControl};
