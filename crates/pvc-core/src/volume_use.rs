@@ -39,6 +39,8 @@ pub struct OwnClients {
     pub floating_addresses: Vec<IpAddr>,
     /// Clients on record under an earlier life of this guest on this node.
     pub recorded: Vec<CephClient>,
+    /// Clients on record for other guests: alive, and none of ours though at one of our addresses.
+    pub of_others: Vec<CephClient>,
 }
 
 /// What is in the way of a start.
@@ -93,7 +95,8 @@ pub const SHORT_OPENERS: Duration = Duration::from_secs(5);
 ///
 /// The caller owns the guest and has seen that no process of it is on this host; so a client at one of this node's
 /// own addresses is a remnant of an earlier life: at once if it is on record, else when it is still there after the
-/// time that a short opener takes.
+/// time that a short opener takes. Unless it is another guest's: two guests that share a volume by mistake must not
+/// bar each other.
 pub fn judge_volume_use(seen: &VolumeUse, own: &OwnClients, waited: Duration) -> UseVerdict {
     let obstacles = seen
         .locks
@@ -104,8 +107,9 @@ pub fn judge_volume_use(seen: &VolumeUse, own: &OwnClients, waited: Duration) ->
     let (mut clients, mut locks) = (Vec::new(), Vec::new());
     for obstacle in obstacles {
         let client = obstacle.client();
-        let at_home =
-            own.node_addresses.contains(&client.ip()) && !own.floating_addresses.contains(&client.ip());
+        let at_home = own.node_addresses.contains(&client.ip())
+            && !own.floating_addresses.contains(&client.ip())
+            && !own.of_others.contains(client);
         let certainly_ours = at_home && own.recorded.contains(client);
         if !certainly_ours && waited < SHORT_OPENERS {
             return UseVerdict::LookAgain(obstacle);
@@ -148,6 +152,7 @@ mod tests {
             node_addresses: vec!["10.102.0.1".parse().unwrap()],
             floating_addresses: vec!["10.102.0.250".parse().unwrap()],
             recorded: vec![client("10.102.0.1:0/11")],
+            of_others: vec![client("10.102.0.1:0/77")],
         }
     }
 
@@ -161,6 +166,7 @@ mod tests {
             (vec![lock("10.102.0.2:0/5")], vec![]),
             (vec![], vec![client("10.102.0.2:0/5")]),
             (vec![lock("10.102.0.250:0/5")], vec![]),
+            (vec![lock("10.102.0.1:0/77")], vec![client("10.102.0.1:0/77")]),
             (
                 vec![lock("10.102.0.1:0/11")],
                 vec![client("10.102.0.1:0/11"), client("10.102.0.3:0/9")],

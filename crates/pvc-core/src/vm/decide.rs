@@ -221,9 +221,9 @@ fn next_with_process(view: &VmView<'_>) -> VmStep {
             VmStep::Destroy(DestroyReason::ClientsNotRecorded)
         }
         Ownership::ThisBoot(owner) if owner.incarnation != *view.incarnation => VmStep::Confirm,
-        Ownership::ThisBoot(_) => match view.record.state {
+        Ownership::ThisBoot(owner) => match view.record.state {
             VmState::Start | VmState::Migrate | VmState::MigrateLive | VmState::Unmigrate if belongs_here => {
-                next_running(view)
+                next_running(view, &owner.ceph_clients)
             }
             VmState::Start
             | VmState::Migrate
@@ -260,12 +260,17 @@ fn next_unowned_process(view: &VmView<'_>) -> VmStep {
 }
 
 /// It should run, and a process of it is here on record.
-fn next_running(view: &VmView<'_>) -> VmStep {
+fn next_running(view: &VmView<'_>, clients: &CephClients) -> VmStep {
     match view.domain {
         DomainReading::Unknown => VmStep::Leave(Calm::LibvirtSilent),
         DomainReading::Absent | DomainReading::Is(DomainStatus::Off) => VmStep::Leave(Calm::LibvirtForgot),
         DomainReading::Is(DomainStatus::Running | DomainStatus::ShuttingDown) => VmStep::Leave(Calm::Runs),
-        DomainReading::Is(DomainStatus::Paused(PauseReason::StartingUp)) => VmStep::Resume,
+        DomainReading::Is(DomainStatus::Paused(PauseReason::StartingUp)) => match clients {
+            CephClients::Recorded(_) => VmStep::Resume,
+            // Adopted while it ran, and paused by somebody since: its clients are not on record, so it is not for us to
+            // let it run; and it may be somebody's work.
+            CephClients::Unrecorded | CephClients::Unknown => VmStep::Leave(Calm::PausedByHand),
+        },
         DomainReading::Is(DomainStatus::Paused(PauseReason::IoError)) => VmStep::Leave(Calm::PausedByIoError),
         DomainReading::Is(DomainStatus::Paused(PauseReason::Migration | PauseReason::Other)) => {
             VmStep::Leave(Calm::PausedByHand)

@@ -8,7 +8,7 @@ use pvc_common::store::{ReadError, Store, StoreError, StoreExt as _, Txn};
 use pvc_core::ids::VmId;
 use pvc_core::records::{CephClients, Owner};
 use pvc_core::states::VmState;
-use pvc_core::vm::VmStep;
+use pvc_core::vm::{DestroyReason, VmStep};
 use tracing::{debug, error, info, warn};
 
 use super::start::start;
@@ -95,10 +95,7 @@ pub async fn carry_out<S: Store, C: Clock, H: Hypervisor, T: Storage>(
                 .map(|()| TaskOutcome::ShutdownAsked)
                 .map_err(TaskError::Hypervisor)
         }
-        VmStep::Destroy(reason) => {
-            warn!(%vm, %reason, "ending a guest's process");
-            end_process(parts, vm).await.map(|()| TaskOutcome::Done)
-        }
+        VmStep::Destroy(reason) => destroy(parts, task, reason).await,
         VmStep::Release { state, .. } => release(parts, task, *state).await,
         VmStep::Settle(state) => settle(parts, task, *state).await,
         VmStep::FailDying => fail_dying(parts, task).await,
@@ -195,6 +192,24 @@ async fn resume<S: Store, C: Clock, H: Hypervisor, T: Storage>(
         .map_err(TaskError::Hypervisor)?;
     info!(vm = %task.vm, "a guest runs");
     Ok(TaskOutcome::Started)
+}
+
+/// Ends a process that must not be. What was read may be old (a server that lags behind, a request that was taken back
+/// meanwhile), and no version can be checked in a kill: so it is checked right before, by the quorum.
+async fn destroy<S: Store, C: Clock, H: Hypervisor, T: Storage>(
+    parts: &VmParts<S, C, H, T>,
+    task: &VmTask,
+    reason: &DestroyReason,
+) -> Result<TaskOutcome, TaskError> {
+    let domain = keys::domain(task.vm);
+    let unchanged = Txn::new()
+        .check(&domain.owner(), task.record.owner_version)
+        .check(&domain.state(), task.record.state_version)
+        .check(&domain.node(), task.record.node_version);
+    parts.store.commit(unchanged).await?;
+    warn!(vm = %task.vm, %reason, "ending a guest's process");
+    end_process(parts, task.vm).await?;
+    Ok(TaskOutcome::Done)
 }
 
 /// Ends the guest's process and looks that it is gone: libvirt's word alone does not count.

@@ -41,6 +41,8 @@ pub struct VmTask {
     pub fence_version: ZnodeVersion,
     /// Ceph clients of this guest's earlier lives on this node.
     pub recorded_clients: Vec<CephClient>,
+    /// Ceph clients on record for other guests, wherever they run.
+    pub clients_of_others: Vec<CephClient>,
 }
 
 /// What is remembered of a guest between looks. All of it may be lost at any time.
@@ -102,14 +104,20 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
         self.memory.retain(|vm, _| vms.contains(vm));
 
         let mut tasks = Vec::new();
+        let mut on_record = Vec::new();
         for (vm, znodes) in vms
             .iter()
             .zip(znodes.get(1..).unwrap_or_default().chunks_exact(3))
         {
-            if self.busy.contains(vm) {
-                continue;
+            let record = self.decode_record(*vm, znodes);
+            if let Some(CephClients::Recorded(clients)) = record
+                .as_ref()
+                .and_then(|record| record.owner.as_ref())
+                .map(|owner| &owner.ceph_clients)
+            {
+                on_record.extend(clients.iter().map(|client| (*vm, client.clone())));
             }
-            let Some(record) = self.decode_record(*vm, znodes) else {
+            let (false, Some(record)) = (self.busy.contains(vm), record) else {
                 continue;
             };
             let process = match &processes {
@@ -154,7 +162,15 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
                 record,
                 fence_version: fence.version,
                 recorded_clients: memory.recorded_clients.clone(),
+                clients_of_others: Vec::new(),
             });
+        }
+        for task in &mut tasks {
+            task.clients_of_others = on_record
+                .iter()
+                .filter(|(vm, _)| *vm != task.vm)
+                .map(|(_, client)| client.clone())
+                .collect();
         }
         Ok(tasks)
     }

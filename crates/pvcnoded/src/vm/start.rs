@@ -35,6 +35,8 @@ use crate::host::{Hypervisor, HypervisorError, Storage, StorageError};
 const CLIENTS_WITHIN: Duration = Duration::from_secs(3);
 /// Between two looks at a volume that somebody else uses.
 const LOOK_AGAIN_EVERY: Duration = Duration::from_millis(500);
+/// How long the look at the volumes, and clearing them, may take in all.
+const SECOND_LOOK_WITHIN: Duration = Duration::from_secs(30);
 
 /// Why a start does not go on.
 #[derive(Debug)]
@@ -171,6 +173,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Starting<'_, S, C, H, T> {
             node_addresses: self.parts.storage_addresses.clone(),
             floating_addresses: self.parts.floating_addresses.clone(),
             recorded: self.task.recorded_clients.clone(),
+            of_others: self.task.clients_of_others.clone(),
         }
     }
 
@@ -229,6 +232,11 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Starting<'_, S, C, H, T> {
                     .into_iter()
                     .map(|(volume, seen)| (volume, seen.watchers))
                     .collect());
+            }
+            if waited >= SECOND_LOOK_WITHIN {
+                return Err(Stop::Later(
+                    "what an earlier life of it left on its volumes does not go away".to_owned(),
+                ));
             }
             self.clear(&stale, &mut cleared).await?;
         }

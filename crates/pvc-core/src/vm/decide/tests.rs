@@ -234,6 +234,17 @@ fn only_a_domain_paused_by_our_own_start_is_resumed() {
 }
 
 #[test]
+fn an_adopted_guest_that_was_paused_is_neither_let_run_nor_ended() {
+    // Adopted while it ran, and paused by hand since: libvirt tells that no better from a start than this.
+    let case = Case {
+        owner: owner("hv1", life('1', '1', 2), CephClients::Unknown),
+        domain: DomainReading::Is(DomainStatus::Paused(PauseReason::StartingUp)),
+        ..running(VmState::Start)
+    };
+    assert_eq!(step(&case), VmStep::Leave(Calm::PausedByHand));
+}
+
+#[test]
 fn a_shutdown_is_asked_for_again_and_forced_at_its_deadline() {
     // Lesson 48: a guest that ignores shutdown must not hold an administrator up for ever.
     assert_eq!(step(&running(VmState::Shutdown)), VmStep::AskToShutDown);

@@ -168,6 +168,15 @@ impl FakeCeph {
             .unwrap_or_default()
     }
 
+    /// How many locks a volume has.
+    pub fn locks(&self, volume: &VolumeId) -> usize {
+        let state = locked(&self.state);
+        state
+            .volumes
+            .get(volume)
+            .map_or(0, |volume| volume.lock.iter().count())
+    }
+
     /// The clients that are barred.
     pub fn blocklisted(&self) -> BTreeSet<CephClient> {
         locked(&self.state).blocklist.clone()
@@ -195,6 +204,7 @@ struct Link {
     cut: bool,
     latency: Duration,
     failures: VecDeque<String>,
+    refuses_blocklist: bool,
 }
 
 impl FakeStorage {
@@ -203,9 +213,16 @@ impl FakeStorage {
         locked(&self.link).cut = true;
     }
 
-    /// Ends [`FakeStorage::cut`].
+    /// From now on no client can be barred from here, as when the key's rights don't suffice.
+    pub fn refuse_blocklist(&self) {
+        locked(&self.link).refuses_blocklist = true;
+    }
+
+    /// Ends [`FakeStorage::cut`] and [`FakeStorage::refuse_blocklist`].
     pub fn heal(&self) {
-        locked(&self.link).cut = false;
+        let mut link = locked(&self.link);
+        link.cut = false;
+        link.refuses_blocklist = false;
     }
 
     /// Every call takes that long from now on.
@@ -256,6 +273,12 @@ impl Storage for FakeStorage {
 
     async fn blocklist(&self, clients: &[CephClient]) -> Result<(), StorageError> {
         self.reach("blocklist clients").await?;
+        if locked(&self.link).refuses_blocklist {
+            return Err(StorageError::Failed {
+                action: "blocklist clients".to_owned(),
+                reason: "access denied".to_owned(),
+            });
+        }
         let mut state = locked(&self.ceph.state);
         for client in clients {
             state.bar(client);
