@@ -67,6 +67,8 @@ pub async fn a_write_with_a_stale_version_fails_and_changes_nothing(ensemble: &i
             .check_path("/record", seen)
             .overwrite_path("/record", "hv1"),
         Txn::new().delete_path("/record", Some(seen)),
+        // Checks alone, before something that is no write: asked of the quorum like a write.
+        Txn::new().check_path("/record", seen),
     ] {
         assert_eq!(one.store().commit(txn).await, Err(stale.clone()));
     }
@@ -75,6 +77,8 @@ pub async fn a_write_with_a_stale_version_fails_and_changes_nothing(ensemble: &i
         two.store().read("/record").await.unwrap().unwrap().version,
         ZnodeVersion(1)
     );
+    let unchanged = Txn::new().check_path("/record", ZnodeVersion(1));
+    assert_eq!(one.store().commit(unchanged).await, Ok(vec![Applied::Checked]));
 }
 
 // If this failed, a guest could be defined by half, or a role taken over without its lease.
