@@ -318,9 +318,15 @@ fn next_gone(view: &VmView<'_>) -> VmStep {
         VmState::Start => {
             let asked = view.shutdown.is_some() || view.record.node != *view.me;
             let rebooted = matches!(ownership(view), Ownership::EarlierBoot);
+            // A start that was broken off: the store failed, or the agent ended. That is no death of the guest's.
+            let never_ran = view
+                .record
+                .owner
+                .as_ref()
+                .is_some_and(|owner| owner.ceph_clients == CephClients::Unrecorded);
             VmStep::Release {
                 state: None,
-                died: !asked && !rebooted,
+                died: !asked && !rebooted && !never_ran,
             }
         }
         VmState::Stop
