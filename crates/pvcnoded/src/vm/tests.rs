@@ -1032,6 +1032,9 @@ enum Fault {
     Disconnect(usize),
     Reconnect(usize),
     Hide(usize, u8),
+    Lag(usize),
+    CatchUp(usize),
+    Expire(usize),
     ForeignOpener,
 }
 
@@ -1063,7 +1066,10 @@ fn fault() -> impl Strategy<Value = Fault> {
         2 => node.clone().prop_map(Fault::CephHeal),
         1 => node.clone().prop_map(Fault::Disconnect),
         2 => node.clone().prop_map(Fault::Reconnect),
-        2 => (node, 0u8..3).prop_map(|(node, fate)| Fault::Hide(node, fate)),
+        2 => (node.clone(), 0u8..3).prop_map(|(node, fate)| Fault::Hide(node, fate)),
+        2 => node.clone().prop_map(Fault::Lag),
+        1 => node.clone().prop_map(Fault::CatchUp),
+        1 => node.prop_map(Fault::Expire),
         1 => Just(Fault::ForeignOpener),
     ]
 }
@@ -1095,6 +1101,12 @@ fn apply(cluster: &mut Cluster, fault: &Fault) {
             1 => Fate::Applied,
             _ => Fate::AppliedOnReconnect,
         }),
+        Fault::Lag(node) => cluster.hosts[*node].store.lag(),
+        Fault::CatchUp(node) => cluster.hosts[*node].store.catch_up(),
+        Fault::Expire(node) => {
+            cluster.hosts[*node].store.expire();
+            cluster.hosts[*node].store.reconnect();
+        }
         Fault::ForeignOpener => {
             // A snapshot job: opens, writes nothing, and is gone within a moment.
             let opener = cluster.ceph.open(&volume(), "10.102.0.9".parse().unwrap());
