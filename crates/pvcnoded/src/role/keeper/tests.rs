@@ -861,6 +861,20 @@ fn a_call_to_the_store_that_does_not_end_does_not_keep_the_addresses_up() {
 }
 
 #[test]
+fn an_address_that_the_kernel_will_not_remove_is_outwaited() {
+    // Released with an address still up, the next holder would have it too.
+    let (cluster, _store, mut keeper) = alone_as_primary();
+    cluster.name_primary(PrimaryRecord::Node(name(1)));
+    for _ in 0..1000 {
+        cluster.hosts[0].network.fail_next(libc::ENOBUFS);
+    }
+    step_past(&cluster, &mut keeper, 60, || {
+        (cluster.read(&keys::lease_primary()).value == Some(RoleLease::Released)).then_some(())
+    });
+    assert!(cluster.hosts[0].network.addresses().is_empty());
+}
+
+#[test]
 fn a_write_that_the_store_refuses_again_and_again_is_not_all_that_is_done() {
     // Its own entry was deleted by hand: `secondary` can't be said.
     let (cluster, store, mut keeper) = alone(&PrimaryRecord::Node(name(1)), held_by_hv2(1));
