@@ -149,7 +149,8 @@ mod tests {
 
     fn own() -> OwnClients {
         OwnClients {
-            node_addresses: vec!["10.102.0.1".parse().unwrap()],
+            // The second is a mistake in a configuration: it follows the primary, and a client there may be anybody's.
+            node_addresses: vec!["10.102.0.1".parse().unwrap(), "10.102.0.250".parse().unwrap()],
             floating_addresses: vec!["10.102.0.250".parse().unwrap()],
             recorded: vec![client("10.102.0.1:0/11")],
             of_others: vec![client("10.102.0.1:0/77")],

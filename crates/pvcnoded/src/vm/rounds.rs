@@ -25,6 +25,8 @@ use crate::host::{Hypervisor, Storage};
 const HISTORY: Duration = Duration::from_secs(600);
 /// What failed for a passing reason (Ceph, libvirt or the store did not answer) is tried again after this time.
 const RETRY: Duration = Duration::from_secs(2);
+/// How many guests are read in one request: all of a large cluster's would be more than a request may carry.
+const GUESTS_PER_READ: usize = 500;
 /// Earlier Ceph clients remembered per guest; more than that are dead for long.
 const CLIENTS_REMEMBERED: usize = 64;
 
@@ -90,25 +92,27 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
         let domains = self.read_domains().await;
         let vms: Vec<VmId> = self.parts.store.children_as(&keys::domains()).await?;
         let fence_key = keys::fence(&self.parts.me);
-        let mut paths = vec![fence_key.path().to_owned()];
-        for vm in &vms {
-            let domain = keys::domain(*vm);
-            paths.extend(
-                [domain.node().path(), domain.state().path(), domain.owner().path()].map(str::to_owned),
-            );
+        let mut fence = self.parts.store.read_many(&[fence_key.path().to_owned()]).await?;
+        let mut znodes = Vec::new();
+        for part in vms.chunks(GUESTS_PER_READ) {
+            // Of one guest all is read as of one moment; of two it need not be.
+            let paths: Vec<String> = part
+                .iter()
+                .map(|vm| keys::domain(*vm))
+                .flat_map(|domain| {
+                    [domain.node().path(), domain.state().path(), domain.owner().path()].map(str::to_owned)
+                })
+                .collect();
+            znodes.extend(self.parts.store.read_many(&paths).await?);
         }
-        let znodes = self.parts.store.read_many(&paths).await?;
-        let fence = fence_key.decode_required(znodes.first().and_then(Option::as_ref))?;
+        let fence = fence_key.decode_required(fence.pop().flatten().as_ref())?;
         let now = self.parts.clock.now();
         let fitness = self.fitness(now, fence.value.is_some());
         self.memory.retain(|vm, _| vms.contains(vm));
 
         let mut tasks = Vec::new();
         let mut on_record = Vec::new();
-        for (vm, znodes) in vms
-            .iter()
-            .zip(znodes.get(1..).unwrap_or_default().chunks_exact(3))
-        {
+        for (vm, znodes) in vms.iter().zip(znodes.chunks_exact(3)) {
             let record = self.decode_record(*vm, znodes);
             if let Some(CephClients::Recorded(clients)) = record
                 .as_ref()

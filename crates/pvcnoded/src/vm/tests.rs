@@ -852,6 +852,26 @@ fn a_guest_whose_clients_do_not_show_is_ended_and_fails() {
 }
 
 #[test]
+fn the_guests_of_a_large_cluster_are_all_looked_at() {
+    // Asked for at once they are more than a request may carry, and nobody would look after any of them.
+    let mut by_hand = ByHand::new();
+    let vms: Vec<VmId> = (100..2600).map(|n| VmId::new(Uuid::from_u128(n))).collect();
+    for part in vms.chunks(500) {
+        let txn = part.iter().fold(Txn::new(), |txn, vm| {
+            let domain = keys::domain(*vm);
+            txn.create(&domain.name(), &"guest".parse().unwrap())
+                .create(&domain.node(), &name(1))
+                .create(&domain.state(), &VmState::Start)
+                .create(&domain.owner(), &None)
+        });
+        by_hand.write(txn);
+    }
+    by_hand.cluster.ask(VmState::Start);
+    let task = by_hand.task();
+    assert_eq!((task.vm, task.step), (VM, VmStep::Claim));
+}
+
+#[test]
 fn each_claim_of_a_guest_has_a_number_of_its_own() {
     let mut by_hand = ByHand::new();
     by_hand.start();
@@ -956,6 +976,31 @@ fn a_claim_meets_a_process_that_should_not_be_there_and_creates_no_second_one() 
         by_hand.cluster.ceph.blocklisted().is_empty(),
         "a living process's client"
     );
+}
+
+#[test]
+fn a_process_that_libvirt_does_not_know_is_met_by_no_second_one() {
+    // libvirt would create another, and no volume of this guest shows that there is one already.
+    let mut by_hand = ByHand::new();
+    let mut diskless = xml();
+    let (start, end) = (
+        diskless.find("<disk").unwrap(),
+        diskless.find("</disk>").unwrap() + "</disk>".len(),
+    );
+    diskless.replace_range(start..end, "");
+    by_hand.write(Txn::new().overwrite(&keys::domain(VM).xml(), &diskless));
+    by_hand.cluster.ask(VmState::Start);
+    let task = by_hand.task();
+    let clock = by_hand.cluster.clock.clone();
+    clock
+        .run(secs(5), by_hand.parts.hypervisor.create_paused(VM, &diskless))
+        .unwrap()
+        .unwrap();
+    by_hand.cluster.hosts[0].hypervisor.forget(VM);
+    assert_eq!(by_hand.carry_out(&task), TaskOutcome::TryLater);
+    assert_eq!(by_hand.events(), [GuestEvent::Created]);
+    assert_eq!(by_hand.cluster.state(), VmState::Start);
+    assert!(by_hand.owner().is_some());
 }
 
 #[test]
