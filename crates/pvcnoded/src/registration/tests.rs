@@ -2,6 +2,7 @@
 
 use std::future::Future;
 
+use futures::FutureExt as _;
 use futures::future::join;
 use pvc_common::store::Versioned;
 use pvc_common::store::memory::{Fate, MemoryServer, MemoryStore};
@@ -142,6 +143,31 @@ fn a_machine_that_took_a_dead_ones_place_waited_longer_than_a_lease() {
     world.register(life('2', '2', 1), &NodeRight::default()).unwrap();
     assert!(world.clock.now().since(start) > LeaseTiming::DEFAULT.lease);
     assert_eq!(world.lease().value.unwrap().incarnation, life('2', '2', 1));
+}
+
+#[test]
+fn a_lease_that_moves_after_the_last_look_is_watched_anew() {
+    // The other machine stood still for as long as it was watched, and goes on now.
+    let world = World::new();
+    world.register(life('1', '1', 1), &NodeRight::default()).unwrap();
+    let node = NodeName::new("hv1").unwrap();
+    let store = MeddledStore::new(&world.server, world.clock.clone());
+    let (other, lease) = (world.server.client(), world.lease().value);
+    // Read only when the registration is put together, after the lease was looked at.
+    store.before_read(keys::node(&node).keepalive().path(), move || {
+        let renewal = Txn::new().overwrite(&keys::lease_node(&node), &lease);
+        other.commit(renewal).now_or_never().unwrap().unwrap();
+    });
+    let start = world.clock.now();
+    world
+        .run(register(
+            &store,
+            &world.clock,
+            &registrant(life('2', '2', 1)),
+            &NodeRight::default(),
+        ))
+        .unwrap();
+    assert!(world.clock.now().since(start) > LeaseTiming::DEFAULT.lease * 2);
 }
 
 #[test]

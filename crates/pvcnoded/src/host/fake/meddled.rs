@@ -44,7 +44,7 @@ impl MeddledStore {
         *locked(&self.meddling) = Some(Box::new(meddling));
     }
 
-    /// Right before the next read of the znode at `path` by itself this happens.
+    /// Right before the next read of the znode at `path` this happens.
     pub fn before_read(&self, path: &str, happening: impl FnOnce() + Send + 'static) {
         *locked(&self.before_read) = Some((path.to_owned(), Box::new(happening)));
     }
@@ -77,6 +77,10 @@ impl Store for MeddledStore {
     }
 
     async fn read_many(&self, paths: &[String]) -> Result<Vec<Option<Znode>>, StoreError> {
+        let happening = locked(&self.before_read).take_if(|(awaited, _)| paths.contains(awaited));
+        if let Some((_, happening)) = happening {
+            happening();
+        }
         self.inner.read_many(paths).await
     }
 
