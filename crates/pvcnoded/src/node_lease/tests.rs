@@ -8,7 +8,7 @@ use pvc_common::store::memory::{Fate, MemoryServer, MemoryStore};
 use pvc_core::ids::{BootId, MachineId};
 
 use super::*;
-use crate::host::fake::VirtualClock;
+use crate::host::fake::{MeddledStore, VirtualClock};
 
 const LEASE: Duration = LeaseTiming::DEFAULT.lease;
 
@@ -34,6 +34,7 @@ fn lease_of(incarnation: Incarnation) -> Option<NodeLease> {
 
 struct World {
     clock: VirtualClock,
+    server: MemoryServer,
     admin: MemoryStore,
     store: MemoryStore,
     right: NodeRight,
@@ -68,6 +69,7 @@ impl World {
         );
         World {
             clock,
+            server,
             admin,
             store,
             right,
@@ -114,6 +116,27 @@ fn renewals_come_once_a_period_and_each_counts_from_its_sending() {
         assert!(world.right.holds(sent + LEASE - Duration::from_nanos(1)));
         assert!(!world.right.holds(sent + LEASE));
     }
+}
+
+#[test]
+fn a_slow_answer_shortens_the_right() {
+    let world = World::new();
+    let store = MeddledStore::new(&world.server, world.clock.clone());
+    store.delay_writes(Duration::from_millis(400));
+    let mut keeper = NodeLeaseKeeper::new(
+        store,
+        world.clock.clone(),
+        NodeName::new("hv1").unwrap(),
+        life('1', 1),
+        ZnodeVersion(0),
+        world.right.clone(),
+        Pulse::default(),
+    );
+    world.run(world.clock.sleep(Duration::from_secs(1)));
+    let sent = world.clock.now();
+    world.run(keeper.round()).unwrap();
+    assert!(world.right.holds(sent + LEASE - Duration::from_nanos(1)));
+    assert!(!world.right.holds(sent + LEASE));
 }
 
 #[test]

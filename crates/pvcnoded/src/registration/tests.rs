@@ -171,6 +171,24 @@ fn a_lease_that_moves_after_the_last_look_is_watched_anew() {
 }
 
 #[test]
+fn a_lease_that_moves_right_before_the_registration_is_not_overwritten() {
+    let world = World::new();
+    world.register(life('1', '1', 1), &NodeRight::default()).unwrap();
+    let store = MeddledStore::new(&world.server, world.clock.clone());
+    let (node, mut renewed) = (NodeName::new("hv1").unwrap(), Some(world.lease().value));
+    store.meddle(move |_| {
+        let lease = renewed.take()?;
+        Some(Txn::new().overwrite(&keys::lease_node(&node), &lease))
+    });
+    let start = world.clock.now();
+    let second = registrant(life('2', '2', 1));
+    world
+        .run(register(&store, &world.clock, &second, &NodeRight::default()))
+        .unwrap();
+    assert!(world.clock.now().since(start) > LeaseTiming::DEFAULT.lease * 2);
+}
+
+#[test]
 fn of_two_machines_that_begin_at_once_one_is_refused() {
     // Both see no lease. The one that comes second must not take the first's version for one it has watched.
     let world = World::new();
