@@ -31,7 +31,9 @@ impl LeaseTiming {
     /// The periods used by the daemons; see docs/operations/timing.md for what was measured to choose them.
     pub const DEFAULT: LeaseTiming = LeaseTiming {
         period: Duration::from_millis(1000),
-        lease: Duration::from_millis(5000),
+        // A little over 5 s, so that the whole seconds that are left when an answer comes are 5 and not 4: the kernel
+        // would otherwise drop the addresses of a healthy primary a second before its right ends.
+        lease: Duration::from_millis(5250),
         kernel_lateness: Duration::from_millis(1100),
         margin: Duration::from_millis(400),
     };

@@ -15,7 +15,7 @@ use crate::server::{self, ServerError, TlsFiles};
 
 /// How long a server of the store may be silent before another is tried. Longer than for the agents, whose lease
 /// depends on it: the client pings at three eighths of this, and the daemon idles on all coordinators but one.
-const STORE_SILENCE: Duration = Duration::from_millis(1500);
+const STORE_SILENCE: Duration = Duration::from_millis(2500);
 
 /// Why the daemon ended.
 #[derive(Debug, thiserror::Error)]

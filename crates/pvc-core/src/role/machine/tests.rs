@@ -143,7 +143,7 @@ fn a_silent_holder_is_replaced_after_c_and_not_a_moment_before() {
     let store = Store::new("hv2", held_by_hv2()).says("hv2", CoordinatorState::Primary);
     let mut machine = standing_by(&store, at(0));
     let c = TIMING.lease.claim_after();
-    assert_eq!(c, ms(6500));
+    assert_eq!(c, ms(6750));
     let almost = at(0) + c - ms(1);
     store.show(&mut machine, almost);
     assert_eq!(
@@ -160,13 +160,13 @@ fn a_silent_holder_is_replaced_after_c_and_not_a_moment_before() {
     );
     // One renewal seen, and the count begins anew.
     let renewed = store.lease(held_by_hv2());
-    renewed.show(&mut machine, at(6499));
+    renewed.show(&mut machine, at(6749));
     assert_eq!(
-        waits_for(&machine.next(at(11_500), Eligibility::Eligible)),
+        waits_for(&machine.next(at(12_000), Eligibility::Eligible)),
         Some(Because::AnotherHolds)
     );
     assert!(matches!(
-        machine.next(at(12_999), Eligibility::Eligible),
+        machine.next(at(13_499), Eligibility::Eligible),
         Step::Claim { .. }
     ));
 }
@@ -217,7 +217,7 @@ fn a_named_node_starts_only_on_a_released_or_silent_lease() {
     machine.acknowledged();
     // The one that fell silent does not go on being shown as primary.
     assert_eq!(
-        machine.next(at(6500), Eligibility::Eligible),
+        machine.next(at(6750), Eligibility::Eligible),
         Step::Start {
             record: ZnodeVersion(5),
             lease: ZnodeVersion(70),
@@ -311,12 +311,12 @@ fn addresses_come_off_before_the_lease_is_released_and_then_others_come_first() 
 fn the_right_ends_one_lease_after_the_sending_of_the_last_acknowledged_renewal() {
     let (mut machine, _) = primary(at(0));
     machine.renewal_failed(at(1000));
-    for milliseconds in (1000..5000).step_by(250) {
+    for milliseconds in (1000..5250).step_by(250) {
         let step = machine.next(at(milliseconds), Eligibility::Eligible);
         assert!(!matches!(step, Step::Drop { .. }), "{milliseconds}: {step:?}");
     }
     assert_eq!(
-        machine.next(at(5000), Eligibility::Eligible),
+        machine.next(at(5250), Eligibility::Eligible),
         Step::Drop {
             reason: DropReason::RightEnded
         }
@@ -335,11 +335,11 @@ fn a_late_renewal_of_ours_is_adopted_but_prolongs_nothing() {
         panic!("the holder goes on");
     };
     assert_eq!(lease, ZnodeVersion(store.lease_version));
-    for milliseconds in (1300..5000).step_by(250) {
+    for milliseconds in (1300..5250).step_by(250) {
         machine.urgent(at(milliseconds));
     }
     assert_eq!(
-        machine.next(at(5000), Eligibility::Eligible),
+        machine.next(at(5250), Eligibility::Eligible),
         Step::Drop {
             reason: DropReason::RightEnded
         }
@@ -441,8 +441,8 @@ fn a_named_node_that_does_not_start_is_given_up_and_sits_out() {
     store
         .lease(Some(RoleLease::Released))
         .record("none")
-        .show(&mut machine, at(5000));
-    assert_eq!(machine.next(at(5000), Eligibility::Eligible), Step::StandBy);
+        .show(&mut machine, at(5250));
+    assert_eq!(machine.next(at(5250), Eligibility::Eligible), Step::StandBy);
     machine.stood_by();
     assert_eq!(
         waits_for(&machine.next(at(5001), Eligibility::Eligible)),
@@ -564,7 +564,7 @@ fn bring_up_is_looked_at_again_until_it_answers_while_the_lease_is_renewed() {
     machine.started(ZnodeVersion(5), ZnodeVersion(71), at(0));
     assert_eq!(
         machine.next(at(0), Eligibility::Eligible),
-        Step::BringUp { right_ends: at(5000) }
+        Step::BringUp { right_ends: at(5250) }
     );
     machine.look_again(at(10));
     assert_eq!(
@@ -573,16 +573,16 @@ fn bring_up_is_looked_at_again_until_it_answers_while_the_lease_is_renewed() {
     );
     assert_eq!(
         machine.next(at(260), Eligibility::Eligible),
-        Step::BringUp { right_ends: at(5000) }
+        Step::BringUp { right_ends: at(5250) }
     );
     machine.look_again(at(900));
     assert!(matches!(
         machine.next(at(1000), Eligibility::Eligible),
         Step::Renew { counter: 1, .. }
     ));
-    assert_eq!(machine.renewed(ZnodeVersion(72), 1, at(1000)), Some(at(6000)));
+    assert_eq!(machine.renewed(ZnodeVersion(72), 1, at(1000)), Some(at(6250)));
     assert_eq!(
         machine.next(at(1150), Eligibility::Eligible),
-        Step::BringUp { right_ends: at(6000) }
+        Step::BringUp { right_ends: at(6250) }
     );
 }
