@@ -1,6 +1,7 @@
 //! The lab with everything that observes it, and what all cases need.
 
 use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -18,6 +19,10 @@ use crate::{agent, guests};
 const HEALTHY: Duration = Duration::from_secs(120);
 /// A move of the role, as an administrator waits for it.
 const MOVE: Duration = Duration::from_secs(30);
+/// Locked by whoever tests or measures on the lab.
+const TURN: &str = "/run/pvc-lab-tests.lock";
+/// All cases with all their waits, and some more.
+const TURN_DEADLINE: Duration = Duration::from_secs(20 * 60);
 
 /// The cluster under test.
 #[derive(Debug)]
@@ -28,11 +33,42 @@ pub(crate) struct Cluster {
     pub(crate) store: StoreView,
     /// Who had which floating address when.
     pub(crate) addresses: AddressLog,
+    /// Held for as long as this lives.
+    turn: File,
+}
+
+/// Tests and benchmarks mistreat the whole cluster: two at once would measure each other.
+fn take_turn() -> Result<File> {
+    let file = File::create(TURN).with_context(|| format!("cannot open {TURN}"))?;
+    let mut is_told = false;
+    wait_for("the test or benchmark that uses the lab", TURN_DEADLINE, || {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(())),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+        if !is_told {
+            crate::say("another test or benchmark uses the lab; waiting for its end");
+            is_told = true;
+        }
+        Ok(None)
+    })?;
+    Ok(file)
 }
 
 impl Cluster {
-    /// Takes the lab that is up, and begins to observe it.
+    /// Takes the lab that is up, when nobody else does, and begins to observe it.
     pub(crate) fn attach() -> Result<Cluster> {
+        Cluster::observe(take_turn()?)
+    }
+
+    /// Ends all observation without leaving the lab to others.
+    pub(crate) fn look_away(self) -> File {
+        self.turn
+    }
+
+    /// Begins to observe the lab again.
+    pub(crate) fn observe(turn: File) -> Result<Cluster> {
         let lab = Lab::attach()?;
         let store = StoreView::open(&lab)?;
         let mut addresses = AddressLog::default();
@@ -46,6 +82,7 @@ impl Cluster {
             lab,
             store,
             addresses,
+            turn,
         })
     }
 
