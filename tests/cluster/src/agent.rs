@@ -160,27 +160,27 @@ pub(crate) fn log(node: &Node, lines: u32) -> Result<String> {
     Ok(output.stdout)
 }
 
-/// Waits until the log of the agent's present unit run says this.
+/// The first line of the agent's log since that mark that says this.
+pub(crate) fn find_log(node: &Node, since: &str, text: &str) -> Result<Option<String>> {
+    let output = node.exec(&[
+        "journalctl",
+        "--unit",
+        UNIT,
+        "--since",
+        since,
+        "--output=cat",
+        "--no-pager",
+    ])?;
+    let line = output.stdout.lines().find(|line| line.contains(text));
+    Ok(line.map(ToOwned::to_owned))
+}
+
+/// Waits until the agent's log says this.
 pub(crate) fn wait_log(node: &Node, since: &str, text: &str, deadline: Duration) -> Result<String> {
     wait_for(
         &format!("the log of {} to say {text:?}", node.id()),
         deadline,
-        || {
-            let output = node.exec(&[
-                "journalctl",
-                "--unit",
-                UNIT,
-                "--since",
-                since,
-                "--output=cat",
-                "--no-pager",
-            ])?;
-            Ok(output
-                .stdout
-                .lines()
-                .find(|line| line.contains(text))
-                .map(ToOwned::to_owned))
-        },
+        || find_log(node, since, text),
     )
 }
 

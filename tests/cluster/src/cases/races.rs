@@ -57,7 +57,12 @@ fn frozen(cluster: &mut Cluster, point: &'static str) -> Result<()> {
     agent::signal(&sleeper, Signal::Continue)?;
     // Awake means: its lease is renewed, so its rounds run, and the start that stood still has come to its end.
     wait_renewals(cluster, &sleeper)?;
-    agent::wait_log(&sleeper, &marked, "a guest was not started", PATIENCE)?;
+    wait_for("the start that stood still to be given up", PATIENCE, || {
+        if guest.libvirt_state(&sleeper)?.as_deref() == Some("running") {
+            bail!("the guest runs on {} and on {}", sleeper.id(), heir.id());
+        }
+        agent::find_log(&sleeper, &marked, "a guest was not started")
+    })?;
     let mut seen = Vec::new();
     wait_for("the first node to have ended what it made", PATIENCE, || {
         if guest.libvirt_state(&sleeper)?.as_deref() == Some("running") {
