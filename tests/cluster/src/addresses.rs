@@ -196,19 +196,14 @@ impl AddressLog {
     pub(crate) fn must_never_overlap(&self) -> Result<()> {
         for address in floating() {
             if let Some((one, other)) = overlap(&self.spans(address)) {
-                bail!(
-                    "{address} was on two nodes at once: {} had it from {:+.3} s on for {} and {} got it {:.3} s \
-                     before its end",
-                    one.node,
-                    0.0,
-                    one.until.map_or("ever".to_owned(), |until| format!(
-                        "{:.3} s",
-                        until.since(one.from).as_secs_f64()
-                    )),
-                    other.node,
-                    one.until
-                        .map_or(f64::INFINITY, |until| until.seconds_after(other.from)),
-                );
+                let until = one.until.map_or("for ever".to_owned(), |until| {
+                    format!(
+                        "until {:.3} s after {} got it",
+                        until.since(other.from).as_secs_f64(),
+                        other.node
+                    )
+                });
+                bail!("{address} was on two nodes at once: {} had it {until}", one.node);
             }
         }
         Ok(())
