@@ -56,9 +56,14 @@ pub(crate) fn define(cluster: &Cluster, name: &str, on: &Node) -> Result<Guest> 
         &on.name(),
         &file.display().to_string(),
     ])?;
+    let console = made.console_log();
+    for node in cluster.lab.nodes() {
+        // What an earlier guest of this name said is not this one's word.
+        node.exec(&["rm", "--force", &console])?.ok()?;
+    }
     Ok(Guest {
         id: made.uuid.parse()?,
-        console: made.console_log(),
+        console,
         name,
         image: made.image,
     })
