@@ -3,16 +3,20 @@
 //! Nothing in this crate reads a clock, a file, a socket or the environment: time is an argument and the outside
 //! world arrives as a view. So the daemons, the simulator and the tests run the very same decisions.
 //!
+//! * [`fence`]: proving a silent node dead.
 //! * [`guest_xml`]: a guest as its libvirt XML describes it.
 //! * [`ids`]: names and identities; each type validates in its one constructor.
 //! * [`states`]: the words that nodes, coordinators and guests use in the store, exactly as PVC 1.0.3 writes them.
 //! * [`lease`]: how long a holder may act and when a silent one may be replaced.
+//! * [`protection`]: the safeguards of the protocol by name.
 //! * [`records`]: the JSON values of the coordination protocol (leases, owners).
 //! * [`role`]: the primary role: who may hold the floating addresses.
 //! * [`time`]: the host's boot clock as a value.
+pub mod fence;
 pub mod guest_xml;
 pub mod ids;
 pub mod lease;
+pub mod protection;
 pub mod records;
 pub mod role;
 pub mod states;

@@ -135,6 +135,85 @@ pub struct Incoming {
 
 impl Record for Incoming {}
 
+/// Whether a node reaches the upstream network, as it sees it itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UpstreamReading {
+    /// Whether it does.
+    pub up: bool,
+    /// What it saw, in words: carrier, gateway.
+    pub reason: String,
+    /// Raised with every change of `up`, so that a reader can tell two outages apart.
+    pub changes: u64,
+}
+
+impl Record for UpstreamReading {}
+
+/// Guests that were placed on a node. It counts placements: whoever places raises it on condition of the version that
+/// he read *before* he summed up what the node has to carry, so that two can't give the same memory away.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reserved {
+    /// How many placements there have been.
+    pub placements: u64,
+    /// The last guest that was placed.
+    pub vm: crate::ids::VmId,
+    /// Its memory in MiB.
+    pub memory_mib: u64,
+}
+
+impl Record for Reserved {}
+
+/// The fixed addresses of a node, which never move. Floating addresses are not among them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeAddresses {
+    /// Towards the other nodes: leases, migration.
+    pub cluster: std::net::IpAddr,
+    /// Towards Ceph: its clients and its OSDs have this address.
+    pub storage: std::net::IpAddr,
+    /// Towards clients, if it has one there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<std::net::IpAddr>,
+}
+
+impl Record for NodeAddresses {}
+
+/// What is known of a node's BMC.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BmcReport {
+    /// Whether a power-off could be had by it when it was last tried.
+    pub works: bool,
+    /// Why not; empty when it works.
+    pub reason: String,
+    /// Whether the BMC that answers at its address is this node's.
+    pub identity: BmcIdentity,
+    /// When it was last tried, in seconds since 1970; to be shown, nothing is decided by it.
+    pub tried_at: u64,
+}
+
+impl Record for BmcReport {}
+
+/// Whether the BMC that answers over the network is the node's own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum BmcIdentity {
+    /// The GUID seen from inside the host and that seen over the network are the same.
+    Verified {
+        /// The GUID.
+        guid: String,
+    },
+    /// They differ: this is another machine's BMC, and ordering it off would switch that machine off.
+    Mismatch {
+        /// Seen from inside.
+        inside: String,
+        /// Seen over the network.
+        outside: String,
+    },
+    /// One of them can't be read.
+    Unverified {
+        /// Why.
+        reason: String,
+    },
+}
+
 /// `/config/primary_node`: which node should hold the primary role. Plain text, as PVC 1.0.3 writes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PrimaryRecord {

@@ -52,6 +52,10 @@ key_group!(
         owner: Key<Option<Owner>> = "/owner",
         /// The target of its migration (schema 16); empty for none.
         incoming: Key<Option<Incoming>> = "/incoming",
+        /// In which order guests are recovered from a dead node: higher first (schema 16). 0 is the ordinary.
+        recovery_priority: Key<i32> = "/recovery_priority",
+        /// Groups of guests that should not share a node (schema 16): no two guests of one group are put together.
+        anti_affinity: Key<CommaList<TagName>> = "/anti_affinity",
     }
 );
 

@@ -1,10 +1,10 @@
 //! Keys of the high-availability protocol (schema 16). They always exist, empty for "none", so that their version can
 //! be checked: ZooKeeper cannot check absence.
 
+use pvc_core::fence::FenceRecord;
 use pvc_core::ids::NodeName;
 use pvc_core::records::{NodeLease, RoleLease};
 
-use super::values::Json;
 use super::{Container, Key};
 
 /// A node's lease: its agent is alive as long as this keeps changing. Empty until its first registration.
@@ -23,7 +23,7 @@ pub fn lease_primary() -> Key<Option<RoleLease>> {
 }
 
 /// The fence of a node; empty for none. Whoever finds it filled claims and starts nothing on that node.
-pub fn fence(name: &NodeName) -> Key<Option<Json<serde_json::Value>>> {
+pub fn fence(name: &NodeName) -> Key<Option<FenceRecord>> {
     Key::at(format!("/fences/{name}"))
 }
 

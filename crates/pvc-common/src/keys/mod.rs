@@ -201,9 +201,17 @@ mod tests {
     #[test]
     fn every_key_has_the_path_that_the_reference_gave_it() {
         // A path that differs would show an existing cluster as empty and write beside what its daemons read.
-        check(NodeKeys::RELATIVE, &["node"], &["/upstream", "/reserved"]);
+        check(
+            NodeKeys::RELATIVE,
+            &["node"],
+            &["/upstream", "/reserved", "/addresses", "/bmc"],
+        );
         check(PluginKeys::RELATIVE, &["monitoring_plugin"], &[]);
-        check(DomainKeys::RELATIVE, &["domain"], &["/owner", "/incoming"]);
+        check(
+            DomainKeys::RELATIVE,
+            &["domain"],
+            &["/owner", "/incoming", "/recovery_priority", "/anti_affinity"],
+        );
         check(TagKeys::RELATIVE, &["tag"], &[]);
         check(SnapshotKeys::RELATIVE, &["domain_snapshot"], &[]);
         check(FaultKeys::RELATIVE, &["faults"], &[]);

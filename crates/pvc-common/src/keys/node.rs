@@ -1,6 +1,7 @@
 //! Keys of a node.
 
 use pvc_core::ids::NodeName;
+use pvc_core::records::{BmcReport, NodeAddresses, Reserved, UpstreamReading};
 use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState};
 
 use super::values::{
@@ -72,10 +73,14 @@ key_group!(
         monitoring_health: Key<OrNone<u32>> = "/monitoring_health",
         /// Rates of its network interfaces.
         network_stats: Key<Option<Json<serde_json::Value>>> = "/network_stats",
-        /// Its reading of the upstream network (schema 16); empty for none.
-        upstream: Key<Option<Json<serde_json::Value>>> = "/upstream",
-        /// Memory reserved by placements under way (schema 16); empty for none.
-        reserved: Key<Option<Json<serde_json::Value>>> = "/reserved",
+        /// Whether the node reaches the upstream network (schema 16); empty until it has looked.
+        upstream: Key<Option<UpstreamReading>> = "/upstream",
+        /// Placements on the node (schema 16); empty before the first.
+        reserved: Key<Option<Reserved>> = "/reserved",
+        /// Its fixed addresses (schema 16); empty before its first life under this schema.
+        addresses: Key<Option<NodeAddresses>> = "/addresses",
+        /// What is known of its BMC (schema 16); empty while it has none.
+        bmc: Key<Option<BmcReport>> = "/bmc",
     }
 );
 

@@ -5,8 +5,12 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use pvc_core::fence::FenceRecord;
 use pvc_core::ids::{ImageName, NodeName, PoolName, TagName, VmId, VmName, VolumeId};
-use pvc_core::records::{Incoming, NodeLease, Owner, PrimaryRecord, Record, RoleLease};
+use pvc_core::records::{
+    BmcReport, Incoming, NodeAddresses, NodeLease, Owner, PrimaryRecord, Record, Reserved, RoleLease,
+    UpstreamReading,
+};
 use pvc_core::states::{
     CoordinatorState, DaemonMode, DaemonState, DomainState, MigrationMethod, NodeSelector, VmState,
 };
@@ -125,6 +129,11 @@ macro_rules! record_values {
 
 record_values! {
     "a node's lease": NodeLease;
+    "a record of a fence": FenceRecord;
+    "a reading of the upstream network": UpstreamReading;
+    "a reservation": Reserved;
+    "a node's addresses": NodeAddresses;
+    "a report on a BMC": BmcReport;
     "a lease of the primary role": RoleLease;
     "an owner of a guest": Owner;
     "an announcement of an incoming guest": Incoming;

@@ -96,6 +96,8 @@ pub fn protocol_keys_of_domain(id: VmId) -> Txn {
     Txn::new()
         .create(&domain.owner(), &None)
         .create(&domain.incoming(), &None)
+        .create(&domain.recovery_priority(), &0)
+        .create(&domain.anti_affinity(), &CommaList(Vec::new()))
 }
 
 #[cfg(test)]

@@ -73,6 +73,8 @@ pub fn protocol_keys_of_node(name: &NodeName) -> Txn {
     Txn::new()
         .create(&node.upstream(), &None)
         .create(&node.reserved(), &None)
+        .create(&node.addresses(), &None)
+        .create(&node.bmc(), &None)
         .create(&keys::lease_node(name), &None)
         .create(&keys::fence(name), &None)
 }

@@ -107,7 +107,11 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
         }
         let fence = fence_key.decode_required(fence.pop().flatten().as_ref())?;
         let now = self.parts.clock.now();
-        let fitness = self.fitness(now, fence.value.is_some());
+        let barred = fence
+            .value
+            .as_ref()
+            .is_some_and(|record| record.bars(&self.parts.incarnation));
+        let fitness = self.fitness(now, barred);
         self.memory.retain(|vm, _| vms.contains(vm));
 
         let mut tasks = Vec::new();
