@@ -1,13 +1,27 @@
 //! Fencing: making sure that a silent node is dead, and proving it, before anything of it runs elsewhere.
 //!
+//! * [`silence`]: for how long a node has not renewed its lease, in the observer's own rounds.
+//! * [`suspicion`]: who is suspect, and the brakes on it.
+//! * [`step`]: what a fencer does next.
+//! * [`proof`]: the facts that prove a boot of a machine dead. Nothing else makes a [`Proof`].
+//! * [`recovery`]: what becomes of each guest of a dead node.
 //! * [`record`]: what the cluster knows of a fence, in the store, for whoever carries it on and for administrators.
-//! * [`proof`]: the facts that prove a boot of a machine dead. Nothing else makes a [`Proof`](proof::Proof).
 
 pub mod proof;
 pub mod record;
+pub mod recovery;
+pub mod silence;
+pub mod step;
+pub mod suspicion;
 
 pub use proof::{Proof, ProofKind};
 pub use record::{
     Confirmation, ConfirmationKind, FenceEvent, FencePhase, FenceRecord, PowerTrack, RestartTrack,
     StorageTrack,
 };
+pub use recovery::{GuestFate, GuestRecords, guest_fate};
+pub use silence::{LeaseLook, SeenLease, SilenceJudge};
+pub use step::{
+    AbandonReason, FencePolicy, FenceStep, FenceView, Means, RecoveryPolicy, WaitReason, next_fence_step,
+};
+pub use suspicion::{BrakeOn, Standing, SuspicionJudge, SuspicionSettings};

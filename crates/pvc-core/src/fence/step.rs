@@ -1,0 +1,289 @@
+//! What a fencer does next about one node.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::proof::{Proof, ProofKind};
+use super::record::{ConfirmationKind, FencePhase, FenceRecord, PowerTrack, RestartTrack};
+use super::suspicion::{BrakeOn, Standing};
+use crate::protection::{Protection, stands};
+use crate::records::NodeLease;
+
+/// What may be done to a node, and with it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FencePolicy {
+    /// How it can be switched off.
+    pub power: Means,
+    /// How its clients can be barred.
+    pub storage: Means,
+    /// What becomes of its guests once it is proven dead.
+    pub recovery: RecoveryPolicy,
+}
+
+/// Whether a proof can be sought in some way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Means {
+    /// It can.
+    Available,
+    /// It can't, for this reason.
+    Unavailable(String),
+}
+
+/// What becomes of the guests of a node that is proven dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecoveryPolicy {
+    /// They are started elsewhere.
+    Move,
+    /// They wait for it.
+    Leave,
+}
+
+/// What a fencer sees of one node.
+#[derive(Debug, Clone)]
+pub struct FenceView<'a> {
+    /// The record, if there is one.
+    pub record: Option<&'a FenceRecord>,
+    /// How the node stands with this observer.
+    pub standing: &'a Standing,
+    /// Its lease now.
+    pub lease: Option<&'a NodeLease>,
+    /// Whether its lease was renewed after the record said that its BMC had said "off".
+    pub renewed_after_off: bool,
+    /// Whether the cluster is in maintenance.
+    pub maintenance: bool,
+    /// Whether too many nodes fell silent at once.
+    pub brake: Option<BrakeOn>,
+    /// Whether this fencer has tried in vain a moment ago: others get their turn.
+    pub backing_off: bool,
+    /// What may be done.
+    pub policy: &'a FencePolicy,
+    /// How many guests the dead boot still owns or receives, those that no proof covers not counted.
+    pub guests_left: usize,
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FenceStep {
+    /// Nothing.
+    Leave,
+    /// Nothing for now, and the record says why.
+    Wait(WaitReason),
+    /// Put the suspicion on record.
+    Suspect {
+        /// For how long it has been silent.
+        silence: Duration,
+    },
+    /// Give it up; nothing was done to the node.
+    Abandon(AbandonReason),
+    /// Seek proofs: write the intent, act, write the results.
+    Seek {
+        /// Order it off.
+        power: bool,
+        /// Bar its clients.
+        storage: bool,
+    },
+    /// It is dead: say so.
+    Conclude(ProofKind),
+    /// It has renewed its lease after its BMC had said "off": that was no proof.
+    VoidPowerProof,
+    /// Give its guests to other nodes.
+    Recover,
+    /// No guest belongs to it any more.
+    Finish,
+    /// Switch it on again.
+    PowerOn,
+}
+
+/// Why a suspicion waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WaitReason {
+    /// The brake is on.
+    Brake(BrakeOn),
+    /// No proof can be had.
+    NoMeans {
+        /// Why not by its BMC.
+        power: String,
+        /// Why not by storage.
+        storage: String,
+    },
+    /// Guests that no proof so far covers.
+    GuestsNotCovered(usize),
+}
+
+impl fmt::Display for WaitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WaitReason::Brake(brake) => write!(
+                f,
+                "{} of {} nodes fell silent within a minute (at most {} may): this looks like a fault between the nodes. \
+                 It goes on when the number falls, or when somebody confirms it",
+                brake.silent, brake.nodes, brake.limit
+            ),
+            WaitReason::NoMeans { power, storage } => write!(
+                f,
+                "no proof of its death can be had (BMC: {power}; storage: {storage}): switch the machine off, then confirm that it is off"
+            ),
+            WaitReason::GuestsNotCovered(count) => write!(
+                f,
+                "{count} of its guests have disks or clients that the storage proof does not cover: they wait until its BMC \
+                 answers, it boots anew, or somebody confirms that it is off"
+            ),
+        }
+    }
+}
+
+/// Why a suspicion was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AbandonReason {
+    /// It renews its lease again.
+    Renewed,
+    /// The cluster is in maintenance.
+    Maintenance,
+    /// It has stopped in good order.
+    Stopped,
+}
+
+impl fmt::Display for AbandonReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            AbandonReason::Renewed => "it renewed its lease in time",
+            AbandonReason::Maintenance => "maintenance was switched on before anything was done to it",
+            AbandonReason::Stopped => "it has stopped in good order",
+        })
+    }
+}
+
+/// What a fencer does next about one node.
+pub fn next_fence_step(view: &FenceView<'_>) -> FenceStep {
+    let Some(record) = view.record else {
+        return begin(view);
+    };
+    if let Some(proof) = view
+        .lease
+        .and_then(|lease| Proof::by_new_boot(&record.victim, lease))
+        && matches!(record.phase, FencePhase::Suspected | FencePhase::Proving)
+    {
+        return FenceStep::Conclude(proof.kind());
+    }
+    match &record.phase {
+        FencePhase::Abandoned { .. } => begin(view),
+        FencePhase::Done { .. } => next_when_done(view, record),
+        FencePhase::Suspected => next_when_suspected(view, record),
+        FencePhase::Proving => next_when_proving(view, record),
+        FencePhase::Proven { by } | FencePhase::Recovering { by } => next_when_proven(view, record, *by),
+    }
+}
+
+fn begin(view: &FenceView<'_>) -> FenceStep {
+    match view.standing {
+        Standing::Suspect { silence } if !view.maintenance => FenceStep::Suspect { silence: *silence },
+        Standing::Suspect { .. }
+        | Standing::Alive
+        | Standing::Quiet { .. }
+        | Standing::NeverRegistered
+        | Standing::Stopped
+        | Standing::ComingUp { .. } => FenceStep::Leave,
+    }
+}
+
+/// Before the first irreversible act.
+fn take_back(view: &FenceView<'_>) -> Option<FenceStep> {
+    match view.standing {
+        Standing::Alive => return Some(FenceStep::Abandon(AbandonReason::Renewed)),
+        Standing::Stopped => return Some(FenceStep::Abandon(AbandonReason::Stopped)),
+        Standing::Quiet { .. }
+        | Standing::NeverRegistered
+        | Standing::ComingUp { .. }
+        | Standing::Suspect { .. } => {}
+    }
+    view.maintenance
+        .then_some(FenceStep::Abandon(AbandonReason::Maintenance))
+}
+
+fn confirmed(record: &FenceRecord, kind: ConfirmationKind) -> bool {
+    record
+        .confirmation
+        .as_ref()
+        .is_some_and(|confirmation| confirmation.kind == kind)
+}
+
+fn next_when_suspected(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep {
+    if let Some(step) = take_back(view) {
+        return step;
+    }
+    if !stands(Protection::FenceNeedsProof) {
+        return FenceStep::Conclude(ProofKind::Storage);
+    }
+    if confirmed(record, ConfirmationKind::MachineIsOff) {
+        return FenceStep::Conclude(ProofKind::Administrator);
+    }
+    // Somebody else's suspicion; this observer has not heard the node for long enough to act on its own judgement.
+    if !matches!(view.standing, Standing::Suspect { .. }) {
+        return FenceStep::Leave;
+    }
+    match view.brake {
+        Some(brake) if !confirmed(record, ConfirmationKind::Proceed) => {
+            FenceStep::Wait(WaitReason::Brake(brake))
+        }
+        Some(_) | None => seek(view),
+    }
+}
+
+fn seek(view: &FenceView<'_>) -> FenceStep {
+    match (&view.policy.power, &view.policy.storage) {
+        (Means::Unavailable(power), Means::Unavailable(storage)) => FenceStep::Wait(WaitReason::NoMeans {
+            power: power.clone(),
+            storage: storage.clone(),
+        }),
+        (power, storage) => FenceStep::Seek {
+            power: *power == Means::Available,
+            storage: *storage == Means::Available,
+        },
+    }
+}
+
+fn next_when_proving(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep {
+    if view.renewed_after_off && record.power == PowerTrack::Off {
+        return FenceStep::VoidPowerProof;
+    }
+    if let Some(proof) = Proof::recorded(record) {
+        return FenceStep::Conclude(proof.kind());
+    }
+    if !record.past_return()
+        && let Some(step) = take_back(view)
+    {
+        return step;
+    }
+    if view.backing_off {
+        return FenceStep::Leave;
+    }
+    seek(view)
+}
+
+fn next_when_proven(view: &FenceView<'_>, record: &FenceRecord, by: ProofKind) -> FenceStep {
+    if by == ProofKind::Power && view.renewed_after_off {
+        return FenceStep::VoidPowerProof;
+    }
+    if view.policy.recovery == RecoveryPolicy::Leave {
+        return FenceStep::Finish;
+    }
+    if matches!(record.phase, FencePhase::Proven { .. }) || view.guests_left > 0 {
+        return FenceStep::Recover;
+    }
+    if record.left.is_empty() {
+        FenceStep::Finish
+    } else {
+        FenceStep::Wait(WaitReason::GuestsNotCovered(record.left.len()))
+    }
+}
+
+fn next_when_done(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep {
+    if record.restart == RestartTrack::Ordered {
+        return FenceStep::PowerOn;
+    }
+    // Its death is known and dealt with. Only another life of the node can be suspect again.
+    let later_life = view
+        .lease
+        .is_some_and(|lease| !lease.incarnation.same_boot(&record.victim) || record.returned.is_some());
+    if later_life { begin(view) } else { FenceStep::Leave }
+}
