@@ -8,6 +8,7 @@
 //! * [`ids`]: names and identities; each type validates in its one constructor.
 //! * [`states`]: the words that nodes, coordinators and guests use in the store, exactly as PVC 1.0.3 writes them.
 //! * [`lease`]: how long a holder may act and when a silent one may be replaced.
+//! * [`placement`]: choosing a node for a guest.
 //! * [`protection`]: the safeguards of the protocol by name.
 //! * [`records`]: the JSON values of the coordination protocol (leases, owners).
 //! * [`role`]: the primary role: who may hold the floating addresses.
@@ -16,6 +17,7 @@ pub mod fence;
 pub mod guest_xml;
 pub mod ids;
 pub mod lease;
+pub mod placement;
 pub mod protection;
 pub mod records;
 pub mod role;

@@ -2,6 +2,7 @@
 //!
 //! * [`agent`]: where the agent is in its life, shared by its loops.
 //! * [`daemon`]: the process: threads, loops, start and stop.
+//! * [`placement`]: a node for a guest.
 //! * [`registration`]: this life takes its place in the store.
 //! * [`node_lease`]: this agent is alive.
 //! * [`heartbeat`]: what is measured here, for people.
@@ -14,6 +15,7 @@ pub mod daemon;
 pub mod heartbeat;
 pub mod host;
 pub mod node_lease;
+pub mod placement;
 pub mod registration;
 pub mod role;
 pub mod stats;
