@@ -8,6 +8,7 @@
 //! * [`schema`]: the store's layout, made, checked and migrated; the keys of new nodes and guests.
 //! * [`config`]: the configuration file, checked.
 //! * [`secret`]: texts that must not be shown.
+//! * [`placement`]: what each node has to carry, and reserving memory on one.
 //! * [`pause`]: points at which a test can hold a daemon.
 //! * [`telemetry`]: logging that never makes anyone wait.
 pub mod clock;
@@ -16,6 +17,7 @@ pub mod config;
 pub mod keys;
 pub mod lock;
 pub mod pause;
+pub mod placement;
 pub mod schema;
 pub mod secret;
 pub mod store;

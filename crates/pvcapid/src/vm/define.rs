@@ -4,17 +4,20 @@
 //! here also writes the container of all guests, at the version that was there before the others were looked at: of
 //! two definitions at a time one fails and looks again.
 
+use std::collections::BTreeSet;
+
 use pvc_api::message::ErrorCode;
 use pvc_api::node::Node;
 use pvc_common::keys;
 use pvc_common::keys::values::CommaList;
+use pvc_common::placement::{Choice, Places, Unplaced, read_candidates};
 use pvc_common::schema::{self, NewDomain, NewTag};
 use pvc_common::store::{Store, StoreError, StoreExt, Txn, Znode, ZnodeVersion};
 use pvc_core::guest_xml::{self, GuestXml, InterfaceKind};
 use pvc_core::ids::{NodeName, VmId, VolumeId};
+use pvc_core::placement::{Obstacle, Wish};
 use pvc_core::states::{MigrationMethod, NodeSelector, VmState};
 
-use super::place::{self, Need};
 use super::record::{self, Record};
 use super::{RETRIES, volumes};
 use crate::error::ApiError;
@@ -55,11 +58,14 @@ pub(crate) async fn define<S: Store>(store: &S, definition: &Definition) -> Resu
     let id = guest.uuid;
     for _ in 0..RETRIES {
         let nodes = node::list(store, &NodeFilter::default()).await?;
-        let target = target(store, &nodes, definition, &guest).await?;
+        // What each node has to carry is read before the other guests' names: the reservation's versions come first.
+        let places = read_candidates(store, &BTreeSet::new()).await?;
+        let choice = target(&places, &nodes, definition, &guest)?;
         let others = Others::read(store).await?;
         check_names(&others, &guest)?;
         check_volumes(store, &others, &guest).await?;
-        let txn = creation(definition, &guest, &target);
+        let target = &choice.node;
+        let txn = places.reserve(creation(definition, &guest, target), &choice);
         match store.commit(others.touch(txn)).await {
             Ok(_) => {
                 tracing::info!(vm = %id, name = %guest.name, node = %target, "VM defined");
@@ -97,7 +103,6 @@ pub(crate) async fn modify<S: Store>(
         ));
     }
     let keys = keys::domain(id);
-    let filter = NodeFilter::default();
     for _ in 0..RETRIES {
         let record = Record::require(store, id).await?;
         if guest.name != record.name {
@@ -109,9 +114,13 @@ pub(crate) async fn modify<S: Store>(
                 ),
             ));
         }
-        let nodes = node::list(store, &filter).await?;
-        if let Some(node) = nodes.iter().find(|node| node.name == record.node.value.as_str()) {
-            fits(node, &guest)?;
+        let places = read_candidates(store, &BTreeSet::new()).await?;
+        let wish = wish(&guest, &[], NodeSelector::None);
+        match on_named_node(&places, &wish, &record.node.value, &guest) {
+            Ok(_) => {}
+            // Its node has been removed from the cluster: it has to move anyway.
+            Err(_) if !places.knows(&record.node.value) => {}
+            Err(error) => return Err(error),
         }
         let others = Others::read(store).await?;
         check_volumes(store, &others, &guest).await?;
@@ -156,67 +165,86 @@ fn volume_list(guest: &GuestXml) -> Vec<VolumeId> {
     guest.volumes().map(|(volume, _)| volume.clone()).collect()
 }
 
-fn need(guest: &GuestXml) -> Need {
-    Need {
+fn wish(guest: &GuestXml, limit: &[NodeName], selector: NodeSelector) -> Wish {
+    Wish {
+        vm: guest.uuid,
         memory_mib: guest.memory_mib,
         vcpus: guest.vcpus,
+        limit: limit.to_vec(),
+        groups: BTreeSet::new(),
+        selector,
+        exclude: Vec::new(),
     }
 }
 
-fn fits(node: &Node, guest: &GuestXml) -> Result<(), ApiError> {
-    place::check_fit(node, need(guest)).map_err(|misfit| match misfit {
-        place::Misfit::Unknown { .. } => ApiError::conflict(format!("VM {}: {misfit}", guest.name)),
-        place::Misfit::Memory { .. } | place::Misfit::Vcpus { .. } => {
-            ApiError::invalid("xml", format!("VM {}: {misfit}", guest.name))
-        }
-    })
+/// Whether a stopped guest can be put on the node that was named for it. Only what it could never run with stands against
+/// that: it is started later, when the node may be ready and have room.
+fn passed_over_while_stopped(obstacle: &Obstacle) -> bool {
+    match obstacle {
+        Obstacle::Unknown | Obstacle::TooLarge { .. } | Obstacle::Vcpus { .. } => false,
+        Obstacle::Excluded
+        | Obstacle::Limited
+        | Obstacle::Silent
+        | Obstacle::NotRunning { .. }
+        | Obstacle::NotReady { .. }
+        | Obstacle::Full { .. }
+        | Obstacle::Together { .. } => true,
+    }
+}
+
+/// That node for the guest, if it is large enough for it.
+fn on_named_node(
+    places: &Places,
+    wish: &Wish,
+    node: &NodeName,
+    guest: &GuestXml,
+) -> Result<Choice, ApiError> {
+    places
+        .named(wish, node, passed_over_while_stopped)
+        .map_err(|refused| match &refused {
+            Unplaced::NotOpen { .. } => ApiError::conflict(format!("VM {}: {refused}", guest.name)),
+            Unplaced::Refused { obstacles, .. } if obstacles.contains(&Obstacle::Unknown) => {
+                ApiError::conflict(format!("VM {}: {refused}; try again in some seconds", guest.name))
+            }
+            Unplaced::Refused { .. } | Unplaced::NoPlace(_) => {
+                ApiError::invalid("xml", format!("VM {}: {refused}", guest.name))
+            }
+        })
 }
 
 /// The node that was asked for, or the best one.
-async fn target<S: Store>(
-    store: &S,
+fn target(
+    places: &Places,
     nodes: &[Node],
     definition: &Definition,
     guest: &GuestXml,
-) -> Result<NodeName, ApiError> {
-    let known = |name: &NodeName| nodes.iter().find(|node| node.name == name.as_str());
+) -> Result<Choice, ApiError> {
+    let known = |name: &NodeName| nodes.iter().any(|node| node.name == name.as_str());
     for name in &definition.limit {
-        if known(name).is_none() {
+        if !known(name) {
             return Err(ApiError::invalid("limit", format!("there is no node {name}")));
         }
     }
+    let selector = places.survey.selector(definition.selector);
+    let wish = wish(guest, &definition.limit, selector);
     if let Some(name) = &definition.node {
-        let node =
-            known(name).ok_or_else(|| ApiError::invalid("node", format!("there is no node {name}")))?;
+        if !known(name) {
+            return Err(ApiError::invalid("node", format!("there is no node {name}")));
+        }
         if !definition.limit.is_empty() && !definition.limit.contains(name) {
             return Err(ApiError::invalid(
                 "node",
                 format!("{name} is not among the nodes that the VM is limited to"),
             ));
         }
-        fits(node, guest)?;
-        return Ok(name.clone());
+        return on_named_node(places, &wish, name, guest);
     }
-    let selector = match definition.selector {
-        NodeSelector::None => store
-            .get(&keys::config().migration_target_selector())
-            .await?
-            .and_then(|found| found.value)
-            .unwrap_or(NodeSelector::Mem),
-        NodeSelector::Mem
-        | NodeSelector::Memprov
-        | NodeSelector::Load
-        | NodeSelector::Vcpus
-        | NodeSelector::Vms => definition.selector,
-    };
-    let chosen = place::choose(nodes, &definition.limit, selector, need(guest)).ok_or_else(|| {
+    places.choose(&wish).map_err(|no_place| {
         ApiError::conflict(format!(
-            "No node can take VM {}: none of those allowed runs, is ready for guests, and has the memory and CPUs. \
-             See 'node list', or name a node",
+            "No node can take VM {}: {no_place}. See 'node list', or name a node",
             guest.name
         ))
-    })?;
-    node::parse_name(&chosen.name)
+    })
 }
 
 /// All guests' names and volumes, with the version of their container.

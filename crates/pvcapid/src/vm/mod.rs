@@ -2,14 +2,13 @@
 //!
 //! * `record` - what decides over a guest, with versions; finding a guest by name or UUID.
 //! * `list` - guests as the API shows them.
-//! * `define`, `place`, `volumes` - defining and modifying: checks, the choice of a node, shared volumes.
+//! * `define`, `volumes` - defining and modifying: checks, shared volumes.
 //! * `transition` - which state may be asked for in which state: a pure table.
 //! * `state`, `undefine` - carrying that out.
 //! * `wait` - waiting for an agent to have done it.
 
 pub(crate) mod define;
 pub(crate) mod list;
-pub(crate) mod place;
 pub(crate) mod record;
 pub(crate) mod state;
 pub(crate) mod transition;

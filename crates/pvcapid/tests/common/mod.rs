@@ -188,7 +188,8 @@ pub(crate) fn add_node(store: &MemoryStore, name: &str, mode: DaemonMode, free_m
         .create(&keys.memory_provisioned_mib(), &0)
         .create(&keys.monitoring_health(), &OrNone(Some(100)))
         .create(&keys.monitoring_plugins(), &SpaceList(Vec::new()))
-        .create(&keys.monitoring_data(), &Nothing);
+        .create(&keys.monitoring_data(), &Nothing)
+        .create(&keys.reserved(), &None);
     commit(store, txn);
 }
 
