@@ -46,6 +46,17 @@ impl AgentState {
         self.phase.send_replace(phase);
     }
 
+    /// Moves on if it is at `from`; otherwise it stays. Answers whether it moved.
+    pub fn enter_from(&self, from: AgentPhase, to: AgentPhase) -> bool {
+        self.phase.send_if_modified(|phase| {
+            let there = *phase == from;
+            if there {
+                *phase = to;
+            }
+            there
+        })
+    }
+
     /// Returns when it moves on from where it is now. Cancel-safe.
     pub async fn phase_changed(&self) {
         // The sender lives as long as `self`, so this can't fail.

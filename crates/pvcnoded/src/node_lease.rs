@@ -4,17 +4,23 @@
 //! store, with a client of its own, so that neither a large reply nor anything on this host can delay it.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use pvc_common::clock::Clock;
 use pvc_common::keys;
 use pvc_common::store::{ReadError, Store, StoreError, StoreExt, Txn, ZnodeVersion};
+use pvc_core::fence::{LeaseLook, SeenLease, SilenceJudge};
 use pvc_core::ids::{Incarnation, NodeName};
 use pvc_core::lease::{LeaseRight, LeaseTiming};
 use pvc_core::records::{NodeLease, PROTOCOL};
 use pvc_core::time::BootTime;
+use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::agent::Pulse;
+
+/// In how many rounds the list of nodes is read once.
+const NODES_EVERY: u32 = 5;
 
 /// Until when this agent may act on what it knows; shared by everything that must ask.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +32,12 @@ impl NodeRight {
     /// Whether the node lease holds at `now`.
     pub fn holds(&self, now: BootTime) -> bool {
         self.lock().is_some_and(|right| right.holds(now))
+    }
+
+    /// Whether the node lease will still hold at `now + ahead` if no further renewal is acknowledged: whoever is about
+    /// to do something irreversible that may take that long asks this.
+    pub fn holds_for(&self, now: BootTime, ahead: Duration) -> bool {
+        self.holds(now + ahead)
     }
 
     /// A renewal was acknowledged.
@@ -40,6 +52,53 @@ impl NodeRight {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Option<LeaseRight>> {
         self.right.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What this node has heard of all others; shared with whoever judges them.
+#[derive(Debug, Clone)]
+pub struct Hearing {
+    judge: Arc<Mutex<SilenceJudge>>,
+    rounds: watch::Sender<u64>,
+}
+
+impl Hearing {
+    /// Nothing heard yet.
+    pub fn new() -> Hearing {
+        Hearing {
+            judge: Arc::default(),
+            rounds: watch::Sender::new(0),
+        }
+    }
+
+    /// What was heard up to now.
+    pub fn so_far(&self) -> SilenceJudge {
+        self.lock().clone()
+    }
+
+    /// Counts all silences anew.
+    pub fn forget_silences(&self) {
+        self.lock().forget_silences();
+    }
+
+    /// Told of every round.
+    pub fn rounds(&self) -> watch::Receiver<u64> {
+        self.rounds.subscribe()
+    }
+
+    fn heard(&self, look: LeaseLook) {
+        self.lock().look(look);
+        self.rounds.send_modify(|rounds| *rounds += 1);
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, SilenceJudge> {
+        self.judge.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Hearing {
+    fn default() -> Hearing {
+        Hearing::new()
     }
 }
 
@@ -77,6 +136,11 @@ pub struct NodeLeaseKeeper<S, C> {
     right: NodeRight,
     failing_since: Option<BootTime>,
     pulse: Pulse,
+    /// Where the leases of all nodes are reported to, on a coordinator.
+    hearing: Option<Hearing>,
+    /// The nodes there are, read now and then: they seldom change.
+    nodes: Vec<NodeName>,
+    rounds: u32,
 }
 
 impl<S: Store, C: Clock> NodeLeaseKeeper<S, C> {
@@ -102,7 +166,17 @@ impl<S: Store, C: Clock> NodeLeaseKeeper<S, C> {
             right,
             failing_since: None,
             pulse,
+            hearing: None,
+            nodes: Vec::new(),
+            rounds: 0,
         }
+    }
+
+    /// Reads the leases of all nodes after each acknowledged renewal, and reports them to `hearing`.
+    #[must_use]
+    pub fn hearing(mut self, hearing: Hearing) -> Self {
+        self.hearing = Some(hearing);
+        self
     }
 
     /// One renewal, then the wait for the next.
@@ -114,7 +188,11 @@ impl<S: Store, C: Clock> NodeLeaseKeeper<S, C> {
         let sent = self.clock.now();
         self.pulse.beat(sent);
         match self.renew(sent).await {
-            Ok(Renewal::Acknowledged) => self.clock.sleep_until(sent + self.timing.period).await,
+            Ok(Renewal::Acknowledged) => {
+                let next = sent + self.timing.period;
+                self.listen(next).await;
+                self.clock.sleep_until(next).await;
+            }
             // Found, not acknowledged: when it was sent is not known, so it prolongs nothing. Renew soon.
             Ok(Renewal::Adopted) => self.clock.sleep(self.timing.period / 5).await,
             Err(RoundError::Lost(lost)) => {
@@ -168,6 +246,55 @@ impl<S: Store, C: Clock> NodeLeaseKeeper<S, C> {
                 | StoreError::LockLost { .. }),
             ) => Err(RoundError::Store(error.into())),
         }
+    }
+
+    /// Reads all leases in the session in which the own renewal was just acknowledged: that makes the reading at least
+    /// as new as the renewal. Nothing here delays the next renewal, which is due at `next`.
+    async fn listen(&mut self, next: BootTime) {
+        let Some(hearing) = self.hearing.clone() else {
+            return;
+        };
+        // A little later, in place of the ping that the client would send into the idle session about now.
+        self.clock.sleep(self.timing.period * 3 / 10).await;
+        let limit = next.since(self.clock.now());
+        let clock = self.clock.clone();
+        match clock.timeout(limit, self.read_leases()).await {
+            Some(Ok(look)) => hearing.heard(look),
+            Some(Err(error)) => debug!(%error, "the leases of all nodes were not read"),
+            None => debug!("the leases of all nodes were not read in time"),
+        }
+    }
+
+    async fn read_leases(&mut self) -> Result<LeaseLook, ReadError> {
+        if self.rounds.is_multiple_of(NODES_EVERY) {
+            self.nodes = self.store.children_as(&keys::lease_nodes()).await?;
+        }
+        self.rounds = self.rounds.wrapping_add(1);
+        let nodes = self.nodes.clone();
+        let sent = self.clock.now();
+        let keys: Vec<_> = nodes.iter().map(keys::lease_node).collect();
+        let paths: Vec<String> = keys.iter().map(|key| key.path().to_owned()).collect();
+        let znodes = self.store.read_many(&paths).await?;
+        let answered = self.clock.now();
+        let leases = nodes
+            .into_iter()
+            .zip(keys.iter().zip(&znodes))
+            .filter_map(|(node, (key, znode))| {
+                let version = znode.as_ref()?.version;
+                // A lease that can't be read is a lease all the same: its version moves or does not.
+                let lease = key
+                    .decode(znode.as_ref())
+                    .ok()
+                    .flatten()
+                    .and_then(|seen| seen.value);
+                Some((node, SeenLease { version, lease }))
+            })
+            .collect();
+        Ok(LeaseLook {
+            sent,
+            answered,
+            leases,
+        })
     }
 
     /// Somebody wrote the lease: a renewal of ours whose answer was lost, or another agent.

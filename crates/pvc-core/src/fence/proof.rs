@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::record::{ConfirmationKind, FencePhase, FenceRecord, PowerTrack, StorageTrack};
 use crate::ids::{Incarnation, VmId};
+use crate::protection::{Protection, stands};
 use crate::records::NodeLease;
 
 /// By what a boot is known to be dead.
@@ -21,6 +22,15 @@ pub enum ProofKind {
     NewBoot,
     /// An administrator has stated that the machine is off.
     Administrator,
+}
+
+fn concluded_by_new_boot(phase: &FencePhase) -> bool {
+    match phase {
+        FencePhase::Proven { by } | FencePhase::Recovering { by } | FencePhase::Done { by } => {
+            *by == ProofKind::NewBoot
+        }
+        FencePhase::Suspected | FencePhase::Proving | FencePhase::Abandoned { .. } => false,
+    }
 }
 
 impl std::fmt::Display for ProofKind {
@@ -49,34 +59,22 @@ impl Proof {
     /// The strongest is taken: power and an administrator's word cover all guests, storage only those whose writable
     /// disks are all on Ceph with clients on record.
     pub fn recorded(record: &FenceRecord) -> Option<Proof> {
-        let kind = if record.power == PowerTrack::Off {
-            ProofKind::Power
-        } else if record
+        let said_to_be_off = record
             .confirmation
             .as_ref()
-            .is_some_and(|confirmation| confirmation.kind == ConfirmationKind::MachineIsOff)
-        {
+            .is_some_and(|confirmation| confirmation.kind == ConfirmationKind::MachineIsOff);
+        let kind = if record.power == PowerTrack::Off {
+            ProofKind::Power
+        } else if said_to_be_off {
             ProofKind::Administrator
-        } else if matches!(record.storage, StorageTrack::Barred { .. }) {
+        } else if concluded_by_new_boot(&record.phase) {
+            ProofKind::NewBoot
+        } else if matches!(record.storage, StorageTrack::Barred { .. })
+            || !stands(Protection::FenceNeedsProof)
+        {
             ProofKind::Storage
         } else {
-            match record.phase {
-                FencePhase::Proven {
-                    by: ProofKind::NewBoot,
-                }
-                | FencePhase::Recovering {
-                    by: ProofKind::NewBoot,
-                }
-                | FencePhase::Done {
-                    by: ProofKind::NewBoot,
-                } => ProofKind::NewBoot,
-                FencePhase::Suspected
-                | FencePhase::Proving
-                | FencePhase::Proven { .. }
-                | FencePhase::Recovering { .. }
-                | FencePhase::Done { .. }
-                | FencePhase::Abandoned { .. } => return None,
-            }
+            return None;
         };
         let not_covered = match (kind, &record.storage) {
             (ProofKind::Storage, StorageTrack::Barred { not_covered, .. }) => not_covered.clone(),

@@ -26,6 +26,9 @@ pub struct FenceRecord {
     pub phase: FencePhase,
     /// The power-off.
     pub power: PowerTrack,
+    /// The version of its lease when its BMC said "off": if the lease moves on, that was no proof.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_version_at_off: Option<i32>,
     /// The barring of its Ceph clients.
     pub storage: StorageTrack,
     /// Switching it on again, once its guests have other owners.
@@ -208,6 +211,7 @@ impl FenceRecord {
             fencer,
             phase: FencePhase::Suspected,
             power: PowerTrack::Untried,
+            lease_version_at_off: None,
             storage: StorageTrack::Untried,
             restart: RestartTrack::NotDue,
             confirmation: None,

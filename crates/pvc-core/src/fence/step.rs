@@ -170,7 +170,7 @@ pub fn next_fence_step(view: &FenceView<'_>) -> FenceStep {
         FencePhase::Done { .. } => next_when_done(view, record),
         FencePhase::Suspected => next_when_suspected(view, record),
         FencePhase::Proving => next_when_proving(view, record),
-        FencePhase::Proven { by } | FencePhase::Recovering { by } => next_when_proven(view, record, *by),
+        FencePhase::Proven { .. } | FencePhase::Recovering { .. } => next_when_proven(view, record),
     }
 }
 
@@ -260,8 +260,8 @@ fn next_when_proving(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep {
     seek(view)
 }
 
-fn next_when_proven(view: &FenceView<'_>, record: &FenceRecord, by: ProofKind) -> FenceStep {
-    if by == ProofKind::Power && view.renewed_after_off {
+fn next_when_proven(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep {
+    if record.power == PowerTrack::Off && view.renewed_after_off {
         return FenceStep::VoidPowerProof;
     }
     if view.policy.recovery == RecoveryPolicy::Leave {
@@ -270,11 +270,25 @@ fn next_when_proven(view: &FenceView<'_>, record: &FenceRecord, by: ProofKind) -
     if matches!(record.phase, FencePhase::Proven { .. }) || view.guests_left > 0 {
         return FenceStep::Recover;
     }
-    if record.left.is_empty() {
-        FenceStep::Finish
-    } else {
-        FenceStep::Wait(WaitReason::GuestsNotCovered(record.left.len()))
+    if record.left.is_empty()
+        || Proof::recorded(record).is_some_and(|proof| proof.kind() != ProofKind::Storage)
+    {
+        return FenceStep::Finish;
     }
+    // What the storage proof does not cover waits for one that covers everything.
+    if view
+        .lease
+        .is_some_and(|lease| Proof::by_new_boot(&record.victim, lease).is_some())
+    {
+        return FenceStep::Conclude(ProofKind::NewBoot);
+    }
+    if view.policy.power == Means::Available && !view.backing_off {
+        return FenceStep::Seek {
+            power: true,
+            storage: false,
+        };
+    }
+    FenceStep::Wait(WaitReason::GuestsNotCovered(record.left.len()))
 }
 
 fn next_when_done(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep {
@@ -287,3 +301,6 @@ fn next_when_done(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep {
         .is_some_and(|lease| !lease.incarnation.same_boot(&record.victim) || record.returned.is_some());
     if later_life { begin(view) } else { FenceStep::Leave }
 }
+
+#[cfg(test)]
+mod tests;

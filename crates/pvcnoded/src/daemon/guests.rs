@@ -82,6 +82,15 @@ impl Guests {
         self.inner.as_ref().map(|inner| inner.parts.hypervisor.clone())
     }
 
+    /// Tells whether no process of any guest is on this host. A host whose processes can't be read is not empty.
+    pub(super) fn is_empty(&self) -> impl Fn() -> bool + Send + 'static {
+        let hypervisor = self.statistics();
+        move || match &hypervisor {
+            None => true,
+            Some(hypervisor) => hypervisor.processes().is_ok_and(|processes| processes.is_empty()),
+        }
+    }
+
     /// Puts this life of the agent on record for every guest that runs here already, and gives up those that an
     /// earlier boot had. Nothing is started: the agent has not reached `run`.
     pub(super) async fn prepare(mut self) -> Guests {

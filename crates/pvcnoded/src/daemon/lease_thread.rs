@@ -20,7 +20,7 @@ use super::services::ApiProbe;
 use super::{addresses, lease_store_options, runtime_directory, tell_systemd};
 use crate::agent::{AgentState, Pulse};
 use crate::host::network::KernelNetwork;
-use crate::node_lease::NodeLeaseKeeper;
+use crate::node_lease::{Hearing, NodeLeaseKeeper};
 use crate::role::{RoleKeeper, RoleParts, TenureFile};
 
 /// A loop that made no progress for so long keeps the watchdog from being fed; it bites 6 s after the last time.
@@ -85,6 +85,7 @@ impl LeaseThread {
         incarnation: &Incarnation,
         agent: &AgentState,
         version: ZnodeVersion,
+        hearing: &Hearing,
     ) -> anyhow::Result<mpsc::Receiver<String>> {
         let (tell, lost) = mpsc::channel(1);
         let (lease_pulse, role_pulse) = (Pulse::default(), Pulse::default());
@@ -106,6 +107,9 @@ impl LeaseThread {
             agent.node_right().clone(),
             lease_pulse,
         );
+        if coordinator {
+            node_lease = node_lease.hearing(hearing.clone());
+        }
         let floating = addresses::floating(config);
         self.handle.spawn(async move {
             let lost = loop {

@@ -171,7 +171,8 @@ impl Daemon {
             () = &mut stop => return Ok(()),
             registered = self.join_cluster(&store, &agent) => registered?,
         };
-        let mut lost = leases.hold(&self.config, &self.incarnation, &agent, registered)?;
+        let hearing = crate::node_lease::Hearing::new();
+        let mut lost = leases.hold(&self.config, &self.incarnation, &agent, registered, &hearing)?;
         let (stop_guests, guests_stop) = watch::channel(false);
         let mut guests = guests.prepare().await;
         let heartbeat = Heartbeat::new(&self.config, store.clone(), agent.clone(), guests.statistics());

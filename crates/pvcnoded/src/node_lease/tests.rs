@@ -217,3 +217,58 @@ fn nothing_is_concluded_from_a_lease_that_can_not_be_read() {
     world.store.reconnect();
     assert!(matches!(world.round(), Err(LeaseLost::Taken { .. })));
 }
+
+/// A world whose keeper also listens to a second node, which renews nothing by itself.
+fn listening() -> (World, Hearing, NodeName) {
+    let mut world = World::new();
+    let other = NodeName::new("hv2").unwrap();
+    let lease = Txn::new().create(&keys::lease_node(&other), &lease_of(life('2', 1)));
+    world.run(world.admin.commit(lease)).unwrap();
+    let hearing = Hearing::new();
+    world.keeper = NodeLeaseKeeper::new(
+        world.store.clone(),
+        world.clock.clone(),
+        NodeName::new("hv1").unwrap(),
+        life('1', 1),
+        ZnodeVersion(0),
+        world.right.clone(),
+        Pulse::default(),
+    )
+    .hearing(hearing.clone());
+    (world, hearing, other)
+}
+
+#[test]
+fn silence_grows_only_in_rounds_with_an_acknowledged_renewal_of_the_own() {
+    // Ha-protocol section 2: the reading is as new as the own write only because it follows it in one session.
+    let (mut world, hearing, other) = listening();
+    for _ in 0..5 {
+        world.round().unwrap();
+    }
+    let heard = hearing.so_far().silence(&other);
+    assert!(
+        heard >= Duration::from_millis(3900) && heard <= Duration::from_secs(4),
+        "{heard:?}"
+    );
+    // No quorum for a while: whoever could not renew has heard nothing.
+    world.store.disconnect();
+    for _ in 0..20 {
+        world.round().unwrap();
+    }
+    assert_eq!(hearing.so_far().silence(&other), heard);
+    world.store.reconnect();
+    for _ in 0..2 {
+        world.round().unwrap();
+    }
+    assert!(hearing.so_far().silence(&other) <= Duration::from_secs(1));
+}
+
+#[test]
+fn listening_never_delays_the_next_renewal() {
+    let (mut world, _, _) = listening();
+    let begun = world.clock.now();
+    for _ in 0..10 {
+        world.round().unwrap();
+    }
+    assert_eq!(world.clock.now().since(begun), LeaseTiming::DEFAULT.period * 10);
+}
