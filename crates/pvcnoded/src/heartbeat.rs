@@ -158,7 +158,7 @@ impl<S: Store, H: Hypervisor> Heartbeat<S, H> {
             }
             let memory = String::from_utf8(znode.data)
                 .ok()
-                .and_then(|xml| guest_xml::parse(&xml).ok());
+                .and_then(|xml| guest_xml::parse_size(&xml).ok());
             self.memory_mib
                 .insert(*vm, (znode.version, memory.map_or(0, |guest| guest.memory_mib)));
         }
