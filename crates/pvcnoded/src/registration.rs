@@ -16,7 +16,7 @@ use pvc_common::secret::Secret;
 use pvc_common::store::{ReadError, Store, StoreError, StoreExt as _, Txn, ZnodeVersion};
 use pvc_core::ids::{Incarnation, NodeName};
 use pvc_core::lease::{LeaseRight, LeaseTiming};
-use pvc_core::records::{NodeLease, PROTOCOL};
+use pvc_core::records::{NodeAddresses, NodeLease, PROTOCOL};
 use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState};
 use tracing::{info, warn};
 
@@ -42,6 +42,8 @@ pub struct Registrant {
     pub incarnation: Incarnation,
     /// Whether it takes guests from the first moment; an administrator makes it ready otherwise.
     pub ready_when_new: bool,
+    /// Its fixed addresses, by its configuration: a fence must know them once the node is silent.
+    pub addresses: NodeAddresses,
     /// How its BMC is reached: host name, user, password.
     pub bmc: Option<(String, String, Secret)>,
 }
@@ -209,6 +211,7 @@ async fn registration<S: Store, C: Clock>(
         .overwrite(&own.daemon_state(), &DaemonState::Init)
         .overwrite(&own.static_data(), &Some(stats::static_data()))
         .overwrite(&own.pvc_version(), &Release::ours())
+        .overwrite(&own.addresses(), &Some(registrant.addresses.clone()))
         .overwrite(&own.active_schema(), &schema::LATEST)
         .overwrite(&own.latest_schema(), &schema::LATEST);
     if registrant.mode == DaemonMode::Hypervisor {

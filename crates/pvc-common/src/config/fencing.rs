@@ -21,7 +21,8 @@ pub struct Fencing {
     pub missed_renewals: u32,
     /// What becomes of the guests of a node that is proven dead by its BMC. Default: recovered elsewhere.
     pub after_power_proof: AfterPowerProof,
-    /// What to do when the BMC cannot give the proof. Default: nothing, the guests stay where they are.
+    /// What to do when the BMC cannot give the proof. Default: go on to the proof by storage, so that a BMC that dies with
+    /// its server does not keep guests down.
     pub without_power_proof: WithoutPowerProof,
     /// This node's BMC. `None`: this node has no power proof, since no BMC is given.
     pub bmc: Option<Bmc>,
@@ -120,7 +121,7 @@ pub(super) fn read(section: &mut Section<'_>, node_number: u32) -> Option<Fencin
     let (after_power_proof, without_power_proof) = section.section_or_defaults("actions", |section| {
         (
             section.or("successful_fence", AfterPowerProof::Recover),
-            section.or("failed_fence", WithoutPowerProof::Leave),
+            section.or("failed_fence", WithoutPowerProof::StorageProof),
         )
     });
     let bmc = section.optional_section("ipmi", |section| {

@@ -157,8 +157,8 @@ pub enum Problem {
     },
     /// No kind of proof of a node's death is allowed, so that no guest would ever be recovered.
     #[error(
-        "no proof of a node's death is possible: there is no BMC (fencing.ipmi) and failed_fence is not migrate, which \
-         allows the proof by storage. Guests of a dead node would never be recovered"
+        "no proof of a node's death is possible: there is no BMC (fencing.ipmi) and failed_fence is none, which rules \
+         out the proof by storage. Guests of a dead node would never be recovered"
     )]
     NoPossibleProof,
     /// The destination does not exist.

@@ -139,7 +139,12 @@ fn a_small_file_gets_the_defaults() {
     assert_eq!(config.timers.keepalive_interval, Duration::from_secs(5));
     assert_eq!(config.fencing.suspected_after(), Duration::from_secs(6));
     assert_eq!(config.fencing.after_power_proof, AfterPowerProof::Recover);
-    assert_eq!(config.fencing.without_power_proof, WithoutPowerProof::Leave);
+    // A BMC dies with its server's power: by default that must not keep guests down.
+    assert_eq!(
+        config.fencing.without_power_proof,
+        WithoutPowerProof::StorageProof
+    );
+    assert_eq!(config.migration_tls, None);
     assert_eq!(config.target_selector, NodeSelector::Mem);
     assert_eq!(config.api.listen_address, IpAddr::from([10, 100, 0, 250]));
     assert_eq!((config.api.listen_port, config.api.tls.is_none()), (7370, true));
@@ -459,11 +464,11 @@ fn fencing_needs_a_possible_proof_and_patience() {
     let bmc = SMALL.find("  ipmi:").unwrap()..SMALL.find("guest_networking:").unwrap();
     let without_bmc = |with: &str| SMALL.replacen(&SMALL[bmc.clone()], with, 1);
     assert!(
-        errors_of(&without_bmc(""))
+        errors_of(&without_bmc("  actions: {failed_fence: none}\n"))
             .iter()
             .any(|error| error.starts_with("fencing.ipmi: no proof of a node's"))
     );
-    let by_storage = config_of(&without_bmc("  actions: {failed_fence: migrate}\n"), "hv2").fencing;
+    let by_storage = config_of(&without_bmc("  disable_on_ipmi_failure: no\n"), "hv2").fencing;
     assert_eq!(
         (by_storage.bmc, by_storage.without_power_proof),
         (None, WithoutPowerProof::StorageProof)
@@ -583,12 +588,7 @@ fn shapes_that_do_not_fit_are_told_with_their_place() {
         errors_of(
             "cluster: {name: x, all_nodes: [hv2], coordinator_nodes: [hv2]}\nsubsystem: {enable_networking: no}"
         ),
-        [
-            "cluster.networks: missing; expected a section",
-            "fencing.ipmi: no proof of a node's death is possible: there \
-          is no BMC (fencing.ipmi) and failed_fence is not migrate, which allows the proof by storage. Guests of a dead \
-          node would never be recovered"
-        ]
+        ["cluster.networks: missing; expected a section",]
     );
     assert_eq!(
         errors_of("- a\n- b\n")[0],

@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use pvc_common::config::{Config, NetworkKind};
+use pvc_common::config::{Config, Network, NetworkKind};
+use pvc_core::records::NodeAddresses;
 
 use crate::host::{RoleAddress, RoleNetwork};
 
@@ -44,4 +45,15 @@ pub(super) fn storage(config: &Config) -> Vec<IpAddr> {
         .node_addresses()
         .map(|(ip, _)| ip)
         .collect()
+}
+
+/// This node's own address on each network, IPv4: what others must know of it when it does not answer any more.
+pub(super) fn of_node(config: &Config) -> NodeAddresses {
+    let networks = &config.cluster.networks;
+    let own = |network: &Network| IpAddr::from(network.ipv4.node_address);
+    NodeAddresses {
+        cluster: own(&networks.cluster),
+        storage: own(&networks.storage),
+        upstream: Some(own(&networks.upstream)),
+    }
 }

@@ -221,6 +221,7 @@ impl Daemon {
             mode: self.config.mode,
             incarnation: self.incarnation.clone(),
             ready_when_new: std::path::Path::new(AUTOREADY_FILE).exists(),
+            addresses: addresses::of_node(&self.config),
             bmc: self
                 .config
                 .fencing
@@ -263,6 +264,7 @@ impl Daemon {
             Err(error) => return Err(JoinError::Later(chain(&error))),
         }
         self.name_cluster(store).await;
+        self.publish_selector(store).await;
         register(store, &HostClock, registrant, agent.node_right())
             .await
             .map_err(|error| match error {
@@ -289,6 +291,23 @@ impl Daemon {
         };
         if let Err(error) = outcome {
             warn!(%error, "failed to write the cluster's name");
+        }
+    }
+
+    /// By what target nodes are chosen where a guest leaves it to the cluster: from the configuration of whoever starts.
+    async fn publish_selector(&self, store: &ZooKeeperStore) {
+        let key = keys::config().migration_target_selector();
+        let selector = Some(self.config.target_selector);
+        let outcome = match store.require(&key).await {
+            Ok(known) if known.value == selector => return,
+            Ok(known) => store.commit(Txn::new().set(&key, &selector, known.version)).await,
+            Err(error) => {
+                warn!(%error, "failed to read how target nodes are chosen");
+                return;
+            }
+        };
+        if let Err(error) = outcome {
+            warn!(%error, "failed to write how target nodes are chosen");
         }
     }
 

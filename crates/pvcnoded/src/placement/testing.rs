@@ -1,11 +1,11 @@
 //! Nodes and guests in a store in memory, for the tests of what places guests.
 
-use pvc_common::keys::values::{CommaList, RunningDomains, StaticData};
+use pvc_common::keys::values::{CommaList, StaticData};
 use pvc_common::keys::{self, Key, Value};
 use pvc_common::schema::{NewDomain, NewNode, base_keys, domain_keys, node_keys};
 use pvc_common::store::memory::{MemoryServer, MemoryStore};
 use pvc_common::store::{Store as _, StoreExt as _, Txn};
-use pvc_core::ids::{BootId, Incarnation, MachineId, NodeName, TagName, VmId, VmName};
+use pvc_core::ids::{BootId, Incarnation, MachineId, NodeName, VmId, VmName};
 use pvc_core::records::{CephClients, Owner};
 use pvc_core::states::{DaemonMode, DaemonState, DomainState, MigrationMethod, NodeSelector, VmState};
 
@@ -37,7 +37,6 @@ pub(crate) fn owner(node: &str) -> Owner {
 /// The store of a cluster whose nodes have 1000 MiB and take guests.
 #[derive(Clone)]
 pub(crate) struct TestStore {
-    pub(crate) server: MemoryServer,
     pub(crate) store: MemoryStore,
 }
 
@@ -70,7 +69,7 @@ impl TestStore {
                 .overwrite(&keys.memory_free_mib(), &1000);
             store.commit(txn).await.unwrap();
         }
-        TestStore { server, store }
+        TestStore { store }
     }
 
     /// A guest of 100 MiB. One that runs is owned by its node.
@@ -106,16 +105,6 @@ impl TestStore {
     pub(crate) async fn limited(&self, vm: VmId, nodes: &[&str]) {
         let nodes = CommaList(nodes.iter().map(|node| name(node)).collect());
         self.set(&keys::domain(vm).node_limit(), &nodes).await;
-    }
-
-    pub(crate) async fn grouped(&self, vm: VmId, group: &str) {
-        let groups = CommaList(vec![TagName::new(group).unwrap()]);
-        self.set(&keys::domain(vm).anti_affinity(), &groups).await;
-    }
-
-    pub(crate) async fn running(&self, node: &str, vms: &[VmId]) {
-        let list = RunningDomains(vms.to_vec());
-        self.set(&keys::node(&name(node)).running_domains(), &list).await;
     }
 
     /// Writes whatever is there.

@@ -19,12 +19,21 @@ fn life(machine: char, boot: char, counter: u64) -> Incarnation {
     }
 }
 
+fn addresses() -> NodeAddresses {
+    NodeAddresses {
+        cluster: [10, 101, 0, 1].into(),
+        storage: [10, 102, 0, 1].into(),
+        upstream: Some([10, 100, 0, 1].into()),
+    }
+}
+
 fn registrant(incarnation: Incarnation) -> Registrant {
     Registrant {
         node: NodeName::new("hv1").unwrap(),
         mode: DaemonMode::Coordinator,
         incarnation,
         ready_when_new: true,
+        addresses: addresses(),
         bmc: None,
     }
 }
@@ -94,6 +103,10 @@ fn a_new_node_registers_at_once_and_has_a_right_from_the_sending_of_its_write() 
     assert_eq!(lease.value.unwrap().incarnation, life('1', '1', 1));
     let ends = sent + LeaseTiming::DEFAULT.lease;
     assert!(right.holds(ends - Duration::from_nanos(1)) && !right.holds(ends));
+    // Once the node is dead nobody can ask it which Ceph clients and OSDs are its own.
+    let key = keys::node(&NodeName::new("hv1").unwrap()).addresses();
+    let stored = world.run(world.store.require(&key)).unwrap();
+    assert_eq!(stored.value, Some(addresses()));
 }
 
 #[test]

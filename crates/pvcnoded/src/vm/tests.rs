@@ -204,6 +204,11 @@ impl Cluster {
             mode: DaemonMode::Hypervisor,
             incarnation: incarnation.clone(),
             ready_when_new: true,
+            addresses: pvc_core::records::NodeAddresses {
+                cluster: [10, 101, 0, 1].into(),
+                storage: [10, 102, 0, 1].into(),
+                upstream: None,
+            },
             bmc: None,
         };
         let (store, clock) = (host.store.clone(), self.clock.clone());
