@@ -12,6 +12,7 @@ pub mod libvirt;
 pub mod lifetime;
 mod netlink;
 pub mod network;
+pub mod power;
 pub mod services;
 #[cfg(test)]
 mod testing;
@@ -19,11 +20,15 @@ mod testing;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use pvc_core::ids::{CephClient, VmId, VolumeId};
+use pvc_core::protection::{Protection, stands};
 use pvc_core::time::BootTime;
 pub use pvc_core::vm::{DomainStatus, PauseReason};
 pub use pvc_core::volume_use::{RbdLock, VolumeUse};
+
+pub use power::{BmcAccess, PowerControl, PowerError, PowerOffSeen, PowerState, power_off_and_see};
 
 /// What an idempotent action found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -240,6 +245,49 @@ pub enum StorageError {
     },
 }
 
+/// The number of an OSD map. Each change of the cluster that clients must know has a higher one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MapEpoch(pub u64);
+
+impl std::fmt::Display for MapEpoch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// An OSD, as the map has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OsdState {
+    /// Its number.
+    pub id: u32,
+    /// Whether the map has it as up. One that has died stays up until its peers have missed it for long enough.
+    pub up: bool,
+    /// The host that it runs on, by its address towards clients.
+    pub ip: IpAddr,
+}
+
+/// How sure it is that an OSD is dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OsdDown {
+    /// Its machine was seen to be off: its peers need not wait for what it may still serve to readers. Anything less
+    /// than that could let a reader see old data.
+    DefinitelyDead,
+    /// It does not answer. If it lives it comes back by itself.
+    Plain,
+}
+
+/// How long a blocklist entry lasts. It must outlive any pause of the client that it bars: one that did not notice
+/// writes again as soon as the entry has gone.
+pub fn blocklist_lasts() -> Duration {
+    const TEN_YEARS: Duration = Duration::from_secs(315_360_000);
+    const DEFAULT_OF_CEPH: Duration = Duration::from_secs(3600);
+    if stands(Protection::LongBlocklistExpiry) {
+        TEN_YEARS
+    } else {
+        DEFAULT_OF_CEPH
+    }
+}
+
 /// The storage cluster. Every call has a deadline.
 pub trait Storage: Clone + Send + Sync + 'static {
     /// Watchers and locks of a volume.
@@ -249,13 +297,40 @@ pub trait Storage: Clone + Send + Sync + 'static {
     fn volume_use(&self, volume: &VolumeId) -> impl Future<Output = Result<VolumeUse, StorageError>> + Send;
 
     /// Bars these clients from all further I/O for ten years, all in one parallel batch; returns when the map that
-    /// says so is committed.
+    /// says so is committed, with the epoch of a map that has them all. OSDs learn it a little later: see
+    /// [`Storage::every_osd_knows`].
     ///
     /// # Errors
     /// [`StorageError`]; some of them may be barred.
-    fn blocklist(&self, clients: &[CephClient]) -> impl Future<Output = Result<(), StorageError>> + Send;
+    ///
+    /// # Idempotence
+    /// Barring anew makes the entry last for ten years from now.
+    fn blocklist(
+        &self,
+        clients: &[CephClient],
+    ) -> impl Future<Output = Result<MapEpoch, StorageError>> + Send;
 
-    /// Removes a lock. A lock that is gone already is success. Ceph bars its owner from further I/O first.
+    /// Every OSD that the map has an address for.
+    ///
+    /// # Errors
+    /// [`StorageError`].
+    fn osds(&self) -> impl Future<Output = Result<Vec<OsdState>, StorageError>> + Send;
+
+    /// Returns once every OSD that is up has said that it knows the map `epoch` or a later one: from then on none of
+    /// them takes a write that this map forbids. One that is marked down meanwhile need not say so.
+    ///
+    /// # Errors
+    /// [`StorageError`], which names the OSDs that have not said so.
+    fn every_osd_knows(&self, epoch: MapEpoch) -> impl Future<Output = Result<(), StorageError>> + Send;
+
+    /// Marks OSDs down, so that the others stop waiting for them. Those that are down already stay so.
+    ///
+    /// # Errors
+    /// [`StorageError`]; some of them may be marked.
+    fn osd_down(&self, osds: &[u32], how: OsdDown) -> impl Future<Output = Result<(), StorageError>> + Send;
+
+    /// Removes a lock. A lock that is gone already is success. Ceph bars its owner from further I/O first,
+    /// for [`blocklist_lasts`].
     ///
     /// # Errors
     /// [`StorageError`].

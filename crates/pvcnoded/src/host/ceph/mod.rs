@@ -6,8 +6,10 @@
 
 mod parse;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::try_join;
@@ -16,11 +18,14 @@ use pvc_common::clock::{Clock, HostClock};
 use pvc_common::command::{CommandError, CommandOutput, CommandRunner, Exit, Invocation, Program};
 use pvc_core::ids::{CephClient, VolumeId};
 
-use super::{Changed, RbdLock, Storage, StorageError, VolumeUse};
+use super::{
+    Changed, MapEpoch, OsdDown, OsdState, RbdLock, Storage, StorageError, VolumeUse, blocklist_lasts,
+};
 
-/// How long a blocklist entry lasts, in seconds: ten years. It must outlive any pause of the client that it bars: one
-/// that did not notice writes again as soon as the entry has gone.
-const BLOCKLIST_SECONDS: &str = "315360000";
+/// How long one OSD may take to say which map it knows. The `ceph` program needs 0.3 s of it to start.
+const TELL_LIMIT: Duration = Duration::from_secs(2);
+/// Between two rounds of asking OSDs that did not know a map yet.
+const TELL_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Blocklist commands under way at one time: each is a Python process of its own.
 const PARALLEL_COMMANDS: usize = 16;
 /// `rbd` ends with the number of its error: ENOENT.
@@ -150,7 +155,7 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
             "blocklist",
             "add",
             &client.to_string(),
-            BLOCKLIST_SECONDS,
+            &blocklist_lasts().as_secs().to_string(),
         ]);
         // Twice is as good as once, so a killed one is simply sent again.
         self.ask(call)
@@ -159,7 +164,7 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
             .map_err(|error| failed(&format!("blocklist {client}"), said(&error)))
     }
 
-    async fn bar_all(&self, clients: &[CephClient]) -> Result<(), StorageError> {
+    async fn bar_all(&self, clients: &[CephClient]) -> Result<MapEpoch, StorageError> {
         let mut outcomes = stream::iter(clients.to_vec())
             .map(|client| async move { self.bar(&client).await })
             .buffer_unordered(PARALLEL_COMMANDS);
@@ -173,23 +178,108 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
         if let Some(error) = first_error {
             return Err(error);
         }
-        // What the monitors say now is the proof; an acknowledgement is only a claim.
+        // What the map says now is the proof; an acknowledgement is only a claim.
         let action = "read the blocklist back";
-        let call = self.question(Program::Ceph).args(["osd", "blocklist", "ls"]);
+        let map = self.map(action).await?;
+        match clients.iter().find(|client| !map.blocklist.contains(*client)) {
+            Some(client) => Err(failed(
+                action,
+                format_args!("{client} is not in the map {}", map.epoch),
+            )),
+            None => Ok(map.epoch),
+        }
+    }
+
+    async fn map(&self, action: &str) -> Result<parse::OsdMap, StorageError> {
+        let call = self.question(Program::Ceph).args(["osd", "dump"]);
         let output = self
             .ask(call)
             .await
             .map_err(|error| failed(action, said(&error)))?;
-        let listed = parse::blocklist(&output.text()).map_err(|error| failed(action, error))?;
-        match clients.iter().find(|client| !listed.contains(*client)) {
-            Some(client) => Err(failed(action, format_args!("{client} is not in it"))),
-            None => Ok(()),
+        parse::osd_map(&output.text()).map_err(|error| failed(action, error))
+    }
+
+    /// The newest map that an OSD knows, from itself.
+    async fn newest_map_of(&self, osd: u32) -> Result<MapEpoch, StorageError> {
+        let action = format!("ask osd.{osd} for its map");
+        let mut call = self
+            .question(Program::Ceph)
+            .args(["tell", &format!("osd.{osd}"), "status"]);
+        call.deadline = TELL_LIMIT;
+        // Not asked again here: the round that follows does, if the OSD is still up by then.
+        let output = self
+            .run(call)
+            .await
+            .map_err(|error| failed(&action, said(&error)))?;
+        parse::newest_map(&output.text()).map_err(|error| failed(&action, error))
+    }
+
+    async fn until_every_osd_knows(
+        &self,
+        epoch: MapEpoch,
+        left: &Mutex<BTreeSet<u32>>,
+    ) -> Result<(), StorageError> {
+        let mut told: BTreeSet<u32> = BTreeSet::new();
+        loop {
+            let map = self.map("list the OSDs").await?;
+            // An older map may lack an OSD that has come up since; it is asked for again.
+            if map.epoch >= epoch {
+                let silent: BTreeSet<u32> = map
+                    .osds
+                    .iter()
+                    .filter(|osd| osd.up && !told.contains(&osd.id))
+                    .map(|osd| osd.id)
+                    .collect();
+                remember(left, &silent);
+                if silent.is_empty() {
+                    return Ok(());
+                }
+                let mut answers = stream::iter(silent)
+                    .map(|osd| async move { (osd, self.newest_map_of(osd).await) })
+                    .buffer_unordered(PARALLEL_COMMANDS);
+                let mut all = true;
+                while let Some((osd, answer)) = answers.next().await {
+                    match answer {
+                        Ok(newest) if newest >= epoch => {
+                            told.insert(osd);
+                        }
+                        Ok(newest) => {
+                            tracing::debug!(osd, %newest, wanted = %epoch, "the OSD does not know the map yet");
+                            all = false;
+                        }
+                        Err(error) => {
+                            tracing::debug!(osd, %error, "the OSD did not say which map it knows");
+                            all = false;
+                        }
+                    }
+                }
+                if all {
+                    return Ok(());
+                }
+            }
+            HostClock.sleep(TELL_AGAIN_AFTER).await;
         }
+    }
+
+    async fn mark_down(&self, osds: &[u32], how: OsdDown) -> Result<(), StorageError> {
+        let mut call = self.invocation(Program::Ceph).args(["osd", "down"]);
+        call = call.args(osds.iter().map(u32::to_string));
+        match how {
+            OsdDown::DefinitelyDead => call = call.arg("--definitely-dead"),
+            OsdDown::Plain => {}
+        }
+        self.ask(call)
+            .await
+            .map(|_| ())
+            .map_err(|error| failed("mark OSDs down", said(&error)))
     }
 
     async fn unlock(&self, volume: &VolumeId, lock: &RbdLock) -> Result<Changed, StorageError> {
         let action = format!("remove the lock {:?} of {volume}", lock.id);
-        let call = self.invocation(Program::Rbd).args([
+        // Its owner is barred by this too, and the entry replaces one that may be there: with the default of one hour
+        // it would cut the ten years of a fence short.
+        let lasts = format!("--rbd_blocklist_expire_seconds={}", blocklist_lasts().as_secs());
+        let call = self.invocation(Program::Rbd).arg(lasts).args([
             "lock",
             "remove",
             &volume.to_string(),
@@ -217,11 +307,41 @@ impl<R: CommandRunner + Clone + 'static> Storage for CephCommands<R> {
         Ok(VolumeUse { watchers, locks })
     }
 
-    async fn blocklist(&self, clients: &[CephClient]) -> Result<(), StorageError> {
-        if clients.is_empty() {
+    async fn blocklist(&self, clients: &[CephClient]) -> Result<MapEpoch, StorageError> {
+        self.within_limit("blocklist clients", self.bar_all(clients))
+            .await
+    }
+
+    async fn osds(&self) -> Result<Vec<OsdState>, StorageError> {
+        let action = "list the OSDs";
+        let map = self.within_limit(action, self.map(action)).await?;
+        Ok(map.osds)
+    }
+
+    async fn every_osd_knows(&self, epoch: MapEpoch) -> Result<(), StorageError> {
+        let left = Mutex::default();
+        let action = format!("wait until every OSD knows the map {epoch}");
+        let limit = self.access.call_limit;
+        match HostClock
+            .timeout(limit, self.until_every_osd_knows(epoch, &left))
+            .await
+        {
+            Some(outcome) => outcome,
+            None => {
+                let left = recall(&left);
+                Err(failed(
+                    &action,
+                    format_args!("not within {limit:?} from {}", named(&left)),
+                ))
+            }
+        }
+    }
+
+    async fn osd_down(&self, osds: &[u32], how: OsdDown) -> Result<(), StorageError> {
+        if osds.is_empty() {
             return Ok(());
         }
-        self.within_limit("blocklist clients", self.bar_all(clients))
+        self.within_limit("mark OSDs down", self.mark_down(osds, how))
             .await
     }
 
@@ -229,6 +349,23 @@ impl<R: CommandRunner + Clone + 'static> Storage for CephCommands<R> {
         let action = format!("remove a lock of {volume}");
         self.within_limit(&action, self.unlock(volume, lock)).await
     }
+}
+
+fn remember(place: &Mutex<BTreeSet<u32>>, osds: &BTreeSet<u32>) {
+    *place.lock().unwrap_or_else(PoisonError::into_inner) = osds.clone();
+}
+
+fn recall(place: &Mutex<BTreeSet<u32>>) -> BTreeSet<u32> {
+    place.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
+/// OSDs in words.
+fn named(osds: &BTreeSet<u32>) -> String {
+    if osds.is_empty() {
+        return "any OSD, since the map could not be read".to_owned();
+    }
+    let names: Vec<String> = osds.iter().map(|osd| format!("osd.{osd}")).collect();
+    names.join(", ")
 }
 
 fn is_no_entry(error: &CommandError) -> bool {

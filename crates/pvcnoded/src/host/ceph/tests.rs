@@ -6,7 +6,13 @@ use super::*;
 
 const STATUS: &str = include_str!("fixtures/rbd-16.2.15-status.json");
 const LOCKS: &str = include_str!("fixtures/rbd-16.2.15-lock-list.json");
-const BLOCKLIST: &str = include_str!("fixtures/ceph-16.2.15-osd-blocklist-ls.txt");
+/// The parts of `ceph osd dump` and `ceph tell osd.N status` that are read.
+const DUMP: &str = r#"{"epoch":42,"osds":[
+    {"osd":0,"up":1,"in":1,"public_addr":"10.102.0.1:6801/1140","cluster_addr":"10.101.0.1:6803/1140"},
+    {"osd":1,"up":1,"in":1,"public_addr":"10.102.0.2:6801/1139","cluster_addr":"10.101.0.2:6803/1139"},
+    {"osd":2,"up":1,"in":1,"public_addr":"10.102.0.3:6801/1141","cluster_addr":"10.101.0.3:6803/1141"}],
+    "blocklist":{"10.102.0.99:0/12345":"2036-11-19T22:40:01.170433+0000"}}"#;
+const OSD_STATUS: &str = r#"{"whoami":0,"state":"active","oldest_map":1,"newest_map":42,"num_pgs":33}"#;
 
 type Answer = Result<&'static str, Exit>;
 
@@ -63,6 +69,14 @@ fn volume() -> VolumeId {
 
 fn lock() -> RbdLock {
     parse::locks(LOCKS).unwrap().remove(0)
+}
+
+/// The epoch of the recorded map.
+const EPOCH: u64 = 42;
+
+/// The client that was barred when the map was recorded.
+fn barred() -> CephClient {
+    "10.102.0.99:0/12345".parse().unwrap()
 }
 
 const MISSING: Answer = Err(Exit::Code(2));
@@ -141,20 +155,145 @@ async fn a_question_that_met_a_dead_monitor_is_asked_once_more() {
     assert_eq!(asked, 2);
 }
 
+#[test]
+fn the_map_has_its_epoch_the_barred_clients_and_the_osds() {
+    let map = parse::osd_map(DUMP).unwrap();
+    assert_eq!(map.epoch, MapEpoch(EPOCH));
+    assert!(map.blocklist.contains(&barred()), "{:?}", map.blocklist);
+    let osds: Vec<(u32, bool, String)> = map
+        .osds
+        .iter()
+        .map(|osd| (osd.id, osd.up, osd.ip.to_string()))
+        .collect();
+    let [first, second, third] = ["10.102.0.1", "10.102.0.2", "10.102.0.3"].map(str::to_owned);
+    assert_eq!(osds, [(0, true, first), (1, true, second), (2, true, third)]);
+    assert_eq!(parse::newest_map(OSD_STATUS).unwrap(), MapEpoch(EPOCH));
+}
+
+// An OSD that is left out of the proof may take the writes of a barred client.
+#[test]
+fn an_osd_that_is_up_is_never_left_out_of_the_map() {
+    let one = |up, address| {
+        format!(r#"{{"epoch":7,"blocklist":{{}},"osds":[{{"osd":3,"up":{up},"public_addr":"{address}"}}]}}"#)
+    };
+    assert!(parse::osd_map(&one(1, ":/0")).is_err());
+    assert_eq!(parse::osd_map(&one(0, ":/0")).unwrap().osds, []);
+    assert_eq!(
+        parse::osd_map(&one(0, "10.102.0.1:6800/1")).unwrap().osds.len(),
+        1
+    );
+    for incomplete in [
+        r#"{"epoch":7,"osds":[]}"#,
+        r#"{"epoch":7,"blocklist":{}}"#,
+        "",
+        "[]",
+    ] {
+        assert!(parse::osd_map(incomplete).is_err(), "{incomplete}");
+    }
+}
+
 #[tokio::test]
-async fn clients_are_barred_for_ten_years_and_the_list_is_the_proof() {
-    let listed = parse::blocklist(BLOCKLIST).unwrap();
-    assert!(!listed.is_empty());
-    let (ceph, runner) = ceph(&[("blocklist add", Ok("")), ("blocklist ls", Ok(BLOCKLIST))]);
-    ceph.blocklist(&listed).await.unwrap();
+async fn clients_are_barred_for_ten_years_and_the_map_is_the_proof() {
+    let (listing, runner) = ceph(&[("blocklist add", Ok("")), ("osd dump", Ok(DUMP))]);
+    assert_eq!(listing.blocklist(&[barred()]).await.unwrap(), MapEpoch(EPOCH));
     let line = runner.log.lock().unwrap()[0].clone();
     assert!(
-        line.ends_with(&format!("osd blocklist add {} 315360000", listed[0])),
+        line.ends_with(&format!("osd blocklist add {} 315360000", barred())),
         "{line}"
     );
+    let (missing, _) = ceph(&[("blocklist add", Ok("")), ("osd dump", Ok(DUMP))]);
     let unlisted: CephClient = "10.103.9.9:0/1".parse().unwrap();
-    let outcome = ceph.blocklist(&[unlisted]).await;
+    let outcome = missing.blocklist(&[barred(), unlisted]).await;
     assert!(matches!(outcome, Err(StorageError::Failed { .. })), "{outcome:?}");
+}
+
+fn status_of(epoch: u64) -> &'static str {
+    Box::leak(format!(r#"{{"oldest_map":1,"newest_map":{epoch}}}"#).into_boxed_str())
+}
+
+// A barred client goes on writing at an OSD that has not heard of it: the proof would be none.
+#[tokio::test]
+async fn each_osd_that_is_up_is_asked_until_it_knows_the_map() {
+    let (late, runner) = ceph(&[
+        ("osd dump", Ok(DUMP)),
+        ("osd.0", Ok(OSD_STATUS)),
+        ("osd.1", Ok(status_of(EPOCH - 1))),
+        ("osd.1", KILLED),
+        ("osd.1", Ok(status_of(EPOCH + 1))),
+        ("osd.2", Ok(OSD_STATUS)),
+    ]);
+    late.every_osd_knows(MapEpoch(EPOCH)).await.unwrap();
+    let count = |word: &str| {
+        runner
+            .log
+            .lock()
+            .unwrap()
+            .iter()
+            .filter(|line| line.contains(word))
+            .count()
+    };
+    assert_eq!((count("osd.0"), count("osd.1"), count("osd.2")), (1, 3, 1));
+    assert!(
+        runner
+            .log
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|line| line.ends_with("tell osd.0 status"))
+    );
+}
+
+#[tokio::test]
+async fn an_osd_that_never_says_so_fails_the_proof_unless_it_is_marked_down() {
+    let (mut silent, _) = ceph(&[
+        ("osd dump", Ok(DUMP)),
+        ("osd.0", Ok(OSD_STATUS)),
+        ("osd.1", KILLED),
+        ("osd.2", Ok(OSD_STATUS)),
+    ]);
+    silent.access.call_limit = Duration::from_millis(500);
+    let outcome = silent.every_osd_knows(MapEpoch(EPOCH)).await;
+    let Err(StorageError::Failed { reason, .. }) = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert!(reason.contains("osd.1") && !reason.contains("osd.2"), "{reason}");
+    let without = DUMP.replacen(r#""osd":1,"#, r#""osd":1,"ignored":1,"#, 1);
+    let place = without.find(r#""ignored":1,"#).unwrap();
+    let (head, tail) = without.split_at(place);
+    let marked = format!("{head}{}", tail.replacen(r#""up":1"#, r#""up":0"#, 1));
+    let (down, _) = ceph(&[
+        ("osd dump", Ok(DUMP)),
+        ("osd dump", Ok(Box::leak(marked.into_boxed_str()))),
+        ("osd.0", Ok(OSD_STATUS)),
+        ("osd.1", KILLED),
+        ("osd.2", Ok(OSD_STATUS)),
+    ]);
+    down.every_osd_knows(MapEpoch(EPOCH)).await.unwrap();
+    // A monitor that lags behind shows a map in which an OSD may be missing.
+    let (mut old, runner) = ceph(&[("osd dump", Ok(DUMP))]);
+    old.access.call_limit = Duration::from_millis(300);
+    assert!(old.every_osd_knows(MapEpoch(EPOCH + 1)).await.is_err());
+    assert!(
+        !runner
+            .log
+            .lock()
+            .unwrap()
+            .iter()
+            .any(|line| line.contains("tell"))
+    );
+}
+
+// `--definitely-dead` lets others serve what the OSD may still serve: only with its machine seen off.
+#[tokio::test]
+async fn osds_are_marked_down_as_sure_as_it_is() {
+    let (storage, runner) = ceph(&[("osd down", Ok(""))]);
+    storage.osd_down(&[], OsdDown::Plain).await.unwrap();
+    storage.osd_down(&[0, 2], OsdDown::Plain).await.unwrap();
+    storage.osd_down(&[1], OsdDown::DefinitelyDead).await.unwrap();
+    let log = runner.log.lock().unwrap().clone();
+    assert_eq!(log.len(), 2);
+    assert!(log[0].ends_with("osd down 0 2"), "{}", log[0]);
+    assert!(log[1].ends_with("osd down 1 --definitely-dead"), "{}", log[1]);
 }
 
 #[tokio::test]
@@ -165,7 +304,7 @@ async fn one_client_that_can_not_be_barred_fails_all_but_the_others_are_tried() 
     let (ceph, runner) = ceph(&[
         ("add 10.0.0.1:0/1", Err(Exit::Code(1))),
         ("add 10.0.0.1:0/2", Ok("")),
-        ("blocklist ls", Ok(BLOCKLIST)),
+        ("osd dump", Ok(DUMP)),
     ]);
     assert!(ceph.blocklist(&clients).await.is_err());
     assert_eq!(runner.log.lock().unwrap().len(), 2);
@@ -181,7 +320,7 @@ async fn a_lock_is_removed_by_id_and_locker_and_gone_already_is_success() {
     let line = runner.log.lock().unwrap()[0].clone();
     // `rbd` takes no --format here and would do nothing.
     let words = format!(
-        "--id admin lock remove vms/demo_disk0 {:?} {}",
+        "--id admin --rbd_blocklist_expire_seconds=315360000 lock remove vms/demo_disk0 {:?} {}",
         lock().id,
         lock().locker
     );

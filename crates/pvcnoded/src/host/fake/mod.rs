@@ -5,6 +5,8 @@ pub mod clock;
 pub mod hypervisor;
 pub mod meddled;
 pub mod network;
+mod osds;
+pub mod power;
 pub mod storage;
 pub mod task;
 
@@ -14,6 +16,7 @@ pub use clock::VirtualClock;
 pub use hypervisor::FakeHypervisor;
 pub use meddled::MeddledStore;
 pub use network::FakeNetwork;
+pub use power::{FakeBmc, FakePower};
 pub use storage::{FakeCeph, FakeStorage};
 pub use task::{FakeTask, TaskControl};
 

@@ -1,5 +1,7 @@
 //! A Ceph cluster in virtual time, as far as guests and fencing see it: watchers that linger, locks that are handed
-//! over on request, a blocklist. What it does was observed on Ceph 16.2.
+//! over on request, a blocklist whose entries end, OSDs that learn it late. What it does was observed on Ceph 16.2.
+//!
+//! Without OSDs (as it is made) every map is known everywhere as soon as it is committed.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
@@ -10,11 +12,17 @@ use pvc_common::clock::Clock;
 use pvc_core::ids::{CephClient, VolumeId};
 use pvc_core::time::BootTime;
 
+use super::osds::{OsdMap, Verdict};
 use super::{VirtualClock, locked};
-use crate::host::{Changed, RbdLock, Storage, StorageError, VolumeUse};
+use crate::host::{Changed, MapEpoch, OsdDown, OsdState, RbdLock, Storage, StorageError, VolumeUse};
 
 /// How long the watch of a client that died without a word is listed (`osd_client_watch_timeout`).
 const WATCH_LINGERS: Duration = Duration::from_secs(30);
+/// How long the entry lasts that librbd makes when it breaks a dead owner's lock by itself.
+const ENTRY_OF_LIBRBD: Duration = Duration::from_secs(3600);
+/// How long a call of the seam tries, and between two of its tries.
+const CALL_LIMIT: Duration = Duration::from_secs(8);
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(100);
 
 /// The storage cluster, shared by all nodes.
 #[derive(Debug, Clone)]
@@ -26,7 +34,7 @@ pub struct FakeCeph {
 #[derive(Debug, Default)]
 struct State {
     volumes: BTreeMap<VolumeId, Volume>,
-    blocklist: BTreeSet<CephClient>,
+    map: OsdMap,
     next_nonce: u64,
 }
 
@@ -40,6 +48,7 @@ struct Volume {
 
 impl State {
     fn settle(&mut self, now: BootTime) {
+        self.map.settle(now);
         for volume in self.volumes.values_mut() {
             volume
                 .watchers
@@ -47,8 +56,7 @@ impl State {
         }
     }
 
-    fn bar(&mut self, client: &CephClient) {
-        self.blocklist.insert(client.clone());
+    fn drop_watches(&mut self, client: &CephClient) {
         for volume in self.volumes.values_mut() {
             volume.watchers.retain(|(watcher, _)| watcher != client);
         }
@@ -62,7 +70,7 @@ pub enum WriteOutcome {
     Written,
     /// The client is barred: the guest sees an I/O error.
     Blocklisted,
-    /// It hangs: a dead client holds the lock and is still listed as watching.
+    /// It hangs: a dead client holds the lock and is still listed as watching, or an OSD is silent and not marked down.
     Hangs,
 }
 
@@ -130,8 +138,10 @@ impl FakeCeph {
         let now = self.clock.now();
         let mut state = locked(&self.state);
         state.settle(now);
-        if state.blocklist.contains(client) {
-            return WriteOutcome::Blocklisted;
+        match state.map.verdict(client, now) {
+            Verdict::Taken => {}
+            Verdict::Barred => return WriteOutcome::Blocklisted,
+            Verdict::Hangs => return WriteOutcome::Hangs,
         }
         let Some(target) = state.volumes.get_mut(volume) else {
             return WriteOutcome::Blocklisted;
@@ -153,7 +163,8 @@ impl FakeCeph {
         target.lock = Some(lock_of(client));
         target.writes.push((now, client.clone()));
         if let Some(owner) = broken {
-            state.bar(&owner);
+            state.map.bar_until(&owner, now, now + ENTRY_OF_LIBRBD);
+            state.drop_watches(&owner);
         }
         WriteOutcome::Written
     }
@@ -179,7 +190,48 @@ impl FakeCeph {
 
     /// The clients that are barred.
     pub fn blocklisted(&self) -> BTreeSet<CephClient> {
-        locked(&self.state).blocklist.clone()
+        let mut state = locked(&self.state);
+        state.settle(self.clock.now());
+        state.map.barred()
+    }
+
+    /// Bars a client for `lasts` only, as an entry with Ceph's default of one hour does.
+    pub fn blocklist_for(&self, client: &CephClient, lasts: Duration) {
+        let now = self.clock.now();
+        let mut state = locked(&self.state);
+        state.map.bar_until(client, now, now + lasts);
+        state.drop_watches(client);
+    }
+
+    /// An OSD on the host with address `ip`, up and knowing every map at once.
+    pub fn add_osd(&self, id: u32, ip: IpAddr) {
+        locked(&self.state).map.add(id, ip, self.clock.now());
+    }
+
+    /// From now on this OSD learns each map so long after its commit. A write of a barred client still goes through as
+    /// long as an OSD that is up does not know that it is.
+    pub fn set_osd_lag(&self, id: u32, lag: Duration) {
+        locked(&self.state).map.set_lag(id, lag);
+    }
+
+    /// The OSD dies or is frozen. It stays up in the map until the others have missed it for 6 s; I/O hangs meanwhile.
+    pub fn silence_osd(&self, id: u32) {
+        locked(&self.state).map.silence(id, true, self.clock.now());
+    }
+
+    /// As [`FakeCeph::silence_osd`], but the others still reach it: nobody marks it down by himself.
+    pub fn silence_osd_unnoticed(&self, id: u32) {
+        locked(&self.state).map.silence(id, false, self.clock.now());
+    }
+
+    /// The OSD answers again.
+    pub fn wake_osd(&self, id: u32) {
+        locked(&self.state).map.answer(id, self.clock.now());
+    }
+
+    /// The number of the present OSD map.
+    pub fn epoch(&self) -> MapEpoch {
+        locked(&self.state).map.epoch()
     }
 }
 
@@ -258,7 +310,19 @@ impl FakeStorage {
 
 impl Storage for FakeStorage {
     async fn volume_use(&self, volume: &VolumeId) -> Result<VolumeUse, StorageError> {
-        self.reach(&format!("list the users of {volume}")).await?;
+        let action = format!("list the users of {volume}");
+        self.reach(&action).await?;
+        let began = self.ceph.clock.now();
+        // While an OSD is silent and not marked down the listing hangs.
+        while locked(&self.ceph.state).map.hangs(self.ceph.clock.now()) {
+            if self.ceph.clock.now().since(began) >= CALL_LIMIT {
+                return Err(StorageError::Failed {
+                    action,
+                    reason: format!("no answer within {CALL_LIMIT:?}"),
+                });
+            }
+            self.ceph.clock.sleep(TRY_AGAIN_AFTER).await;
+        }
         let now = self.ceph.clock.now();
         let mut state = locked(&self.ceph.state);
         state.settle(now);
@@ -271,7 +335,7 @@ impl Storage for FakeStorage {
         })
     }
 
-    async fn blocklist(&self, clients: &[CephClient]) -> Result<(), StorageError> {
+    async fn blocklist(&self, clients: &[CephClient]) -> Result<MapEpoch, StorageError> {
         self.reach("blocklist clients").await?;
         if locked(&self.link).refuses_blocklist {
             return Err(StorageError::Failed {
@@ -279,15 +343,57 @@ impl Storage for FakeStorage {
                 reason: "access denied".to_owned(),
             });
         }
+        let now = self.ceph.clock.now();
         let mut state = locked(&self.ceph.state);
-        for client in clients {
-            state.bar(client);
+        if clients.is_empty() {
+            return Ok(state.map.epoch());
         }
+        let epoch = state.map.bar(clients, now);
+        for client in clients {
+            state.drop_watches(client);
+        }
+        Ok(epoch)
+    }
+
+    async fn osds(&self) -> Result<Vec<OsdState>, StorageError> {
+        self.reach("list the OSDs").await?;
+        let now = self.ceph.clock.now();
+        Ok(locked(&self.ceph.state).map.states(now))
+    }
+
+    async fn every_osd_knows(&self, epoch: MapEpoch) -> Result<(), StorageError> {
+        let action = format!("wait until every OSD knows the map {epoch}");
+        self.reach(&action).await?;
+        let began = self.ceph.clock.now();
+        loop {
+            let now = self.ceph.clock.now();
+            let left = locked(&self.ceph.state).map.ignorant(epoch, now);
+            if left.is_empty() {
+                return Ok(());
+            }
+            if now.since(began) >= CALL_LIMIT {
+                return Err(StorageError::Failed {
+                    action,
+                    reason: format!("not within {CALL_LIMIT:?} from OSDs {left:?}"),
+                });
+            }
+            self.ceph.clock.sleep(TRY_AGAIN_AFTER).await;
+            if locked(&self.link).cut {
+                self.reach(&action).await?;
+            }
+        }
+    }
+
+    async fn osd_down(&self, osds: &[u32], how: OsdDown) -> Result<(), StorageError> {
+        self.reach("mark OSDs down").await?;
+        let now = self.ceph.clock.now();
+        locked(&self.ceph.state).map.mark_down(osds, how, now);
         Ok(())
     }
 
     async fn remove_lock(&self, volume: &VolumeId, lock: &RbdLock) -> Result<Changed, StorageError> {
         self.reach(&format!("remove a lock of {volume}")).await?;
+        let now = self.ceph.clock.now();
         let mut state = locked(&self.ceph.state);
         let found = state
             .volumes
@@ -299,7 +405,8 @@ impl Storage for FakeStorage {
             return Ok(Changed::AlreadySo);
         }
         found.lock = None;
-        state.bar(&lock.client);
+        state.map.bar([&lock.client], now);
+        state.drop_watches(&lock.client);
         Ok(Changed::Done)
     }
 }
@@ -389,5 +496,87 @@ mod tests {
         let missing: VolumeId = "vms/other".parse().unwrap();
         let outcome = clock.run(MINUTE, storage.volume_use(&missing)).unwrap();
         assert!(matches!(outcome, Err(StorageError::NoVolume { .. })));
+    }
+
+    fn bar(clock: &VirtualClock, ceph: &FakeCeph, client: &CephClient) -> MapEpoch {
+        let storage = ceph.connection();
+        let outcome = clock.run(MINUTE, storage.blocklist(std::slice::from_ref(client)));
+        outcome.unwrap().unwrap()
+    }
+
+    // Observed on Ceph: a client that was frozen while it was barred writes again if the entry has ended when it thaws.
+    #[test]
+    fn a_client_that_noticed_never_writes_again_and_one_that_did_not_does_when_the_entry_ends() {
+        let (clock, ceph, volume) = ceph();
+        let [awake, frozen] = [1, 2].map(|number| ceph.open(&volume, host(number)).unwrap());
+        for client in [&awake, &frozen] {
+            ceph.blocklist_for(client, MINUTE);
+        }
+        assert_eq!(ceph.write(&volume, &awake), WriteOutcome::Blocklisted);
+        clock.advance(MINUTE);
+        assert!(ceph.blocklisted().is_empty());
+        assert_eq!(ceph.write(&volume, &awake), WriteOutcome::Blocklisted);
+        assert_eq!(ceph.write(&volume, &frozen), WriteOutcome::Written);
+        // An entry of a fence outlives any pause.
+        bar(&clock, &ceph, &frozen);
+        clock.advance(MINUTE * 60 * 24 * 365);
+        assert_eq!(ceph.write(&volume, &frozen), WriteOutcome::Blocklisted);
+    }
+
+    #[test]
+    fn an_osd_that_lags_takes_a_barred_clients_write_until_it_knows_the_map() {
+        let (clock, ceph, volume) = ceph();
+        let client = ceph.open(&volume, host(1)).unwrap();
+        for id in 0..3 {
+            ceph.add_osd(id, host(1));
+        }
+        ceph.set_osd_lag(1, Duration::from_secs(3));
+        let epoch = bar(&clock, &ceph, &client);
+        assert_eq!(epoch, ceph.epoch());
+        assert_eq!(ceph.write(&volume, &client), WriteOutcome::Written);
+        let began = clock.now();
+        let storage = ceph.connection();
+        clock
+            .run(MINUTE, storage.every_osd_knows(epoch))
+            .unwrap()
+            .unwrap();
+        assert_eq!(clock.now().since(began), Duration::from_secs(3));
+        assert_eq!(ceph.write(&volume, &client), WriteOutcome::Blocklisted);
+    }
+
+    #[test]
+    fn a_silent_osd_stalls_all_until_it_is_marked_down() {
+        let (clock, ceph, volume) = ceph();
+        let client = ceph.open(&volume, host(2)).unwrap();
+        for id in 0..3 {
+            ceph.add_osd(id, host(1));
+        }
+        let storage = ceph.connection();
+        let knows = |epoch| clock.run(MINUTE, storage.every_osd_knows(epoch)).unwrap();
+        ceph.silence_osd_unnoticed(0);
+        assert_eq!(ceph.write(&volume, &client), WriteOutcome::Hangs);
+        assert!(knows(ceph.epoch()).is_err());
+        assert!(clock.run(MINUTE, storage.volume_use(&volume)).unwrap().is_err());
+        clock
+            .run(MINUTE, storage.osd_down(&[0, 1], OsdDown::Plain))
+            .unwrap()
+            .unwrap();
+        let up: Vec<bool> = clock
+            .run(MINUTE, storage.osds())
+            .unwrap()
+            .unwrap()
+            .iter()
+            .map(|osd| osd.up)
+            .collect();
+        assert_eq!(up, [false, true, true], "one that lives is up again");
+        assert_eq!(ceph.write(&volume, &client), WriteOutcome::Written);
+        knows(ceph.epoch()).unwrap();
+        // One that dies is missed by the others.
+        ceph.silence_osd(1);
+        assert_eq!(ceph.write(&volume, &client), WriteOutcome::Hangs);
+        clock.advance(Duration::from_secs(6));
+        assert_eq!(ceph.write(&volume, &client), WriteOutcome::Written);
+        ceph.wake_osd(1);
+        assert_eq!(ceph.write(&volume, &client), WriteOutcome::Written);
     }
 }
