@@ -3,6 +3,8 @@
 #
 # in the environment: NODE (name), CGROUP, LOWER (base tree), DIR (of this node), BINDS (further arguments)
 set -eu
+# A lock that the caller holds by an open file is not to be held by the node.
+exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
 echo $$ >"$CGROUP/cgroup.procs"
 mount -t overlay pvc-lab -o "lowerdir=$LOWER,upperdir=$DIR/upper,workdir=$DIR/work" "$DIR/root"
 export SYSTEMD_NSPAWN_LOCK=0

@@ -209,6 +209,12 @@ fn configuration(state: &State) -> String {
          mon_election_timeout = 1\n\
          osd_heartbeat_interval = 1\n\
          osd_heartbeat_grace = 5\n\
+         # An OSD tells the monitors of a dead one at once, not within 5 s; and who is connected to a dead monitor looks\n\
+         # for another within seconds, not within 30.\n\
+         osd_mon_report_interval = 1\n\
+         mon_client_ping_interval = 1\n\
+         mon_client_ping_timeout = 4\n\
+         mon_client_hunt_interval = 1\n\
          mon_osd_adjust_heartbeat_grace = false\n\
          mon_osd_min_down_reporters = 1\n\
          # One pool with a copy on each node.\n\
@@ -324,6 +330,8 @@ mod tests {
             "mon_lease = 1",
             "mon_election_timeout = 1",
             "osd_heartbeat_grace = 5",
+            "osd_mon_report_interval = 1",
+            "mon_client_ping_timeout = 4",
             "mon_initial_members = hv1,hv2,hv3",
         ] {
             assert!(

@@ -57,9 +57,9 @@ impl Cgroup {
     /// The words that run a program in it.
     pub(crate) fn argv<S: AsRef<str>>(&self, argv: &[S]) -> Vec<String> {
         let procs = self.path.join("cgroup.procs").display().to_string();
-        let mut all = ["sh", "-c", "echo $$ >\"$0\" && exec \"$@\"", &procs]
-            .map(str::to_owned)
-            .to_vec();
+        // What the caller has open is none of its business: `flock FILE cargo xtask lab up` would lock for ever.
+        let script = "exec 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-; echo $$ >\"$0\" && exec \"$@\"";
+        let mut all = ["sh", "-c", script, &procs].map(str::to_owned).to_vec();
         all.extend(argv.iter().map(|word| word.as_ref().to_owned()));
         all
     }

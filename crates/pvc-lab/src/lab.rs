@@ -336,6 +336,57 @@ impl Lab {
         network::in_switch(argv).spawn(std::process::Stdio::piped())
     }
 
+    /// Starts a Python program, given as text, beside the nodes: it reaches the storage network and has Ceph's modules of
+    /// the base tree. What is in `input` goes to its standard input, which stays open; its output comes in a pipe.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn spawn_ceph_client(&self, program: &str, input: &str) -> Result<Background> {
+        // In a view of the files of its own: the base tree is the lower layer of every node and is not to be changed.
+        let script = "mount --bind /dev \"$0/dev\" && exec chroot \"$0\" python3 -B -u -c \"$1\"";
+        let base = self.state.base.display().to_string();
+        let argv = network::lookout_argv(&[
+            "unshare",
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            script,
+            &base,
+            program,
+        ]);
+        run(&argv).input(input).spawn_talking()
+    }
+
+    /// Ceph's configuration, for a client that is none of the nodes: the monitors, and the administrator's key.
+    ///
+    /// # Errors
+    /// If no node is on.
+    pub fn ceph_client(&self) -> Result<serde_json::Value> {
+        let Some(node) = self
+            .nodes
+            .iter()
+            .find(|node| node.power() == Power::On && !node.is_frozen())
+        else {
+            bail!("no node is on");
+        };
+        let keyring = node.read_file("/etc/ceph/ceph.client.admin.keyring")?;
+        let key = keyring
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("key = "))
+            .context("the administrator has no key")?;
+        let hosts: Vec<String> = self
+            .state
+            .coordinators()
+            .map(|node| format!("[v2:{}:3300]", Network::Storage.node_v4(node)))
+            .collect();
+        Ok(serde_json::json!({
+            "fsid": self.state.ceph_fsid, "mon_host": hosts.join(","), "key": key.trim(), "log_file": "",
+            "admin_socket": "", "mon_client_hunt_interval": "0.5",
+        }))
+    }
+
     /// Ends the BMC of a node, as if it had lost power together with its server.
     ///
     /// # Errors

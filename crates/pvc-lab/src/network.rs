@@ -15,6 +15,11 @@ use crate::topology::{Network, NodeId, PREFIX_V4, PREFIX_V6};
 const SWITCH: &str = "pvc-lab";
 /// Where `ip netns` keeps it.
 pub(crate) const SWITCH_PATH: &str = "/run/netns/pvc-lab";
+/// Name of the namespace from which tests look at Ceph: a place of its own, so that the switch stays without an address
+/// in the storage network.
+const LOOKOUT: &str = "pvc-lab-eye";
+/// The device in it.
+const LOOKOUT_DEVICE: &str = "eth-st";
 /// The nft table that holds all partitions; without it everything is connected.
 const PARTITION: &str = "pvc_lab_partition";
 
@@ -44,7 +49,32 @@ pub(crate) fn switch_argv<S: AsRef<str>>(argv: &[S]) -> Vec<String> {
 pub(crate) fn create(nodes: &[NodeId]) -> Result<()> {
     remove()?;
     run(&["ip", "netns", "add", SWITCH]).ok()?;
-    ip_batch(&switch_commands(nodes)).context("cannot set up the switch")
+    ip_batch(&switch_commands(nodes)).context("cannot set up the switch")?;
+    create_lookout().context("cannot set up the place from which tests look at Ceph")
+}
+
+/// A namespace with a cable into the storage network and nothing else.
+fn create_lookout() -> Result<()> {
+    let port = format!("{}-eye", Network::Storage.switch_bridge());
+    run(&["ip", "netns", "add", LOOKOUT]).ok()?;
+    ip_batch(&format!(
+        "link add {port} type veth peer name {LOOKOUT_DEVICE} netns {LOOKOUT}\n\
+         link set {port} addrgenmode none master {} up\n",
+        Network::Storage.switch_bridge()
+    ))?;
+    let text = format!(
+        "link set lo up\naddr add {}/{PREFIX_V4} dev {LOOKOUT_DEVICE}\nlink set {LOOKOUT_DEVICE} up\n",
+        Network::Storage.gateway_v4()
+    );
+    run(&["ip", "-netns", LOOKOUT, "-batch", "-"]).input(text).ok()?;
+    Ok(())
+}
+
+/// The words that run a program where tests look at Ceph from: it reaches the storage network and nothing else.
+pub(crate) fn lookout_argv<S: AsRef<str>>(argv: &[S]) -> Vec<String> {
+    let mut all = ["ip", "netns", "exec", LOOKOUT].map(str::to_owned).to_vec();
+    all.extend(argv.iter().map(|word| word.as_ref().to_owned()));
+    all
 }
 
 fn switch_commands(nodes: &[NodeId]) -> String {
@@ -77,8 +107,10 @@ fn switch_commands(nodes: &[NodeId]) -> String {
 
 /// Removes the switch and all that hangs on it.
 pub(crate) fn remove() -> Result<()> {
-    if Path::new(SWITCH_PATH).exists() {
-        run(&["ip", "netns", "delete", SWITCH]).ok()?;
+    for name in [SWITCH, LOOKOUT] {
+        if Path::new("/run/netns").join(name).exists() {
+            run(&["ip", "netns", "delete", name]).ok()?;
+        }
     }
     Ok(())
 }

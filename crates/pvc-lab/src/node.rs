@@ -199,6 +199,12 @@ impl Node {
         }))
     }
 
+    /// Process ids, on this machine, of everything that runs in the node; none while it is off.
+    #[must_use]
+    pub fn processes(&self) -> Vec<u32> {
+        self.cgroup.processes()
+    }
+
     /// Switches it on and returns as soon as it boots, as a BMC does; [`Node::wait_running`] waits for the rest.
     ///
     /// # Errors

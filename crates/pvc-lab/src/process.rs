@@ -191,6 +191,24 @@ impl Run {
         Ok(())
     }
 
+    /// Starts it with pipes for its input and its output, the input begun with what was given.
+    pub(crate) fn spawn_talking(mut self) -> Result<Background> {
+        self.command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::inherit())
+            .process_group(0);
+        let mut child = self
+            .command
+            .spawn()
+            .with_context(|| format!("cannot run `{}`", short(&self.shown)))?;
+        if let Some((pipe, input)) = child.stdin.as_mut().zip(self.input.take()) {
+            pipe.write_all(&input)
+                .with_context(|| format!("cannot talk to `{}`", short(&self.shown)))?;
+        }
+        Ok(Background { child })
+    }
+
     /// Starts it and gives the handle; its output goes where `output` says.
     pub(crate) fn spawn(mut self, output: Stdio) -> Result<Background> {
         self.command
@@ -224,6 +242,11 @@ impl Background {
     /// Its standard output, if it was started with a pipe. Can be taken once.
     pub fn stdout(&mut self) -> Option<std::process::ChildStdout> {
         self.child.stdout.take()
+    }
+
+    /// Its standard input, if it has one. Can be taken once.
+    pub fn stdin(&mut self) -> Option<std::process::ChildStdin> {
+        self.child.stdin.take()
     }
 
     /// Ends it with SIGKILL and waits for its end.

@@ -98,6 +98,8 @@ impl AddressLog {
                     }
                 }
             }
+            // The monitor has ended, and its node with it: a fencer may have switched it off.
+            note_end(&mut lock(&events), &name);
         });
         wait_for(
             &format!("the address monitor of {}", node.id()),
@@ -136,16 +138,14 @@ impl AddressLog {
         if let Some(monitor) = self.monitors.remove(node) {
             monitor.stop();
         }
-        let at = Moment::now();
-        for address in floating() {
-            if self.holders(address).iter().any(|holder| holder == node) {
-                lock(&self.events).push(Event {
-                    node: node.to_owned(),
-                    address,
-                    at,
-                    what: What::Down,
-                });
-            }
+        note_end(&mut lock(&self.events), node);
+    }
+
+    /// Whether the monitor of a node runs.
+    pub(crate) fn listens(&mut self, node: &str) -> Result<bool> {
+        match self.monitors.get_mut(node) {
+            Some(monitor) => monitor.is_running(),
+            None => Ok(false),
         }
     }
 
@@ -248,6 +248,24 @@ impl AddressLog {
             }
         }
         text
+    }
+}
+
+/// The node has no address any more.
+fn note_end(events: &mut Vec<Event>, node: &str) {
+    let at = Moment::now();
+    for address in floating() {
+        let has_it = spans(events, address)
+            .iter()
+            .any(|span| span.node == node && span.until.is_none());
+        if has_it {
+            events.push(Event {
+                node: node.to_owned(),
+                address,
+                at,
+                what: What::Down,
+            });
+        }
     }
 }
 

@@ -16,6 +16,11 @@ impl Moment {
         Moment(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default())
     }
 
+    /// So long ago.
+    pub(crate) fn now_less(ago: Duration) -> Moment {
+        Moment(Moment::now().0.saturating_sub(ago))
+    }
+
     /// The moment of a time stamp without a time zone, as programs on the nodes print it (their zone is UTC).
     pub(crate) fn parse(text: &str) -> Result<Moment> {
         let date: DateTime = text
@@ -30,6 +35,11 @@ impl Moment {
     /// The time from an earlier moment to this one; none if it is not earlier.
     pub(crate) fn since(self, earlier: Moment) -> Duration {
         self.0.saturating_sub(earlier.0)
+    }
+
+    /// Seconds since 1970.
+    pub(crate) fn seconds(self) -> f64 {
+        self.0.as_secs_f64()
     }
 
     /// The time since this moment.

@@ -8,10 +8,11 @@ use anyhow::{Context, Result, bail};
 use pvc_common::keys;
 use pvc_core::ids::NodeName;
 use pvc_core::records::RoleLease;
-use pvc_core::states::{CoordinatorState, DaemonState};
+use pvc_core::states::{CoordinatorState, DaemonState, DomainState};
 use pvc_lab::{Lab, Network, Node, Power, ceph, wait_for};
 
 use crate::addresses::{AddressLog, floating};
+use crate::observer::Observer;
 use crate::store::{Sampler, StoreView};
 use crate::{agent, guests};
 
@@ -19,6 +20,8 @@ use crate::{agent, guests};
 const HEALTHY: Duration = Duration::from_secs(120);
 /// A move of the role, as an administrator waits for it.
 const MOVE: Duration = Duration::from_secs(30);
+/// A fence that can be done is done within this: proof, recovery, and the order to switch on.
+const FENCES: Duration = Duration::from_secs(60);
 /// Locked by whoever tests or measures on the lab.
 const TURN: &str = "/run/pvc-lab-tests.lock";
 /// All cases with all their waits, and some more.
@@ -33,6 +36,8 @@ pub(crate) struct Cluster {
     pub(crate) store: StoreView,
     /// Who had which floating address when.
     pub(crate) addresses: AddressLog,
+    /// Watches everything else, in a process of its own.
+    pub(crate) observer: Observer,
     /// Held for as long as this lives.
     turn: File,
 }
@@ -82,6 +87,7 @@ impl Cluster {
             lab,
             store,
             addresses,
+            observer: Observer::start()?,
             turn,
         })
     }
@@ -230,6 +236,16 @@ impl Cluster {
     /// Ends what a case may have left behind, whatever it was.
     pub(crate) fn restore(&mut self) -> Result<()> {
         self.lab.heal()?;
+        self.lab.start_bmcs()?;
+        for node in self.lab.nodes().to_vec() {
+            if node.power() == Power::On && !node.is_frozen() && node.id().is_coordinator() {
+                // Nothing to do where it runs.
+                node.exec(&["systemctl", "start", "--no-block", "zookeeper.service"])?;
+            }
+        }
+        if let Err(error) = self.wait_fences_closed() {
+            crate::say(&format!("{error:#}"));
+        }
         for node in self.lab.nodes().to_vec() {
             if node.power() == Power::Off {
                 self.power_on(&node)?;
@@ -237,9 +253,13 @@ impl Cluster {
             if node.is_frozen() {
                 node.thaw()?;
             }
+            // A fencer may have switched it off and on meanwhile.
+            self.listen(&node)?;
             agent::restore(&node)?;
         }
-        guests::remove_all(self)
+        guests::remove_all(self)?;
+        self.wait_healthy()?;
+        self.make_ready()
     }
 
     /// Takes a node's power away.
@@ -253,6 +273,41 @@ impl Cluster {
     pub(crate) fn power_on(&mut self, node: &Node) -> Result<()> {
         node.power_on()?;
         self.addresses.attach(node)
+    }
+
+    /// Observes the addresses of a node again that was switched off and on by somebody else.
+    pub(crate) fn listen(&mut self, node: &Node) -> Result<()> {
+        if !self.addresses.listens(&node.name())? {
+            node.wait_running()?;
+            self.addresses.attach(node)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until no node is being fenced any more, for whom the fencer would switch off under our hands.
+    fn wait_fences_closed(&self) -> Result<()> {
+        wait_for("the fences to be done", FENCES, || {
+            for name in self.names()? {
+                // The store may be electing a leader.
+                let Ok(fence) = self.store.require(&keys::fence(&name)) else {
+                    return Ok(None);
+                };
+                if fence.value.is_some_and(|record| record.is_open()) {
+                    return Ok(None);
+                }
+            }
+            Ok(Some(()))
+        })
+    }
+
+    /// Makes the nodes take guests again that were fenced.
+    fn make_ready(&self) -> Result<()> {
+        for name in self.names()? {
+            if self.store.require(&keys::node(&name).domain_state())?.value == DomainState::Flushed {
+                self.pvc(&["node", "ready", name.as_str()])?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether an address answers a ping from inside a node.

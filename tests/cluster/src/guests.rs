@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::api;
 use crate::cluster::Cluster;
+use crate::observer::timeline::Followed;
 
 /// What the names of all test guests begin with.
 const PREFIX: &str = "ct-";
@@ -45,8 +46,13 @@ pub(crate) struct User {
 
 /// Makes the volume of a tiny guest and defines it on a node through `pvc`.
 pub(crate) fn define(cluster: &Cluster, name: &str, on: &Node) -> Result<Guest> {
+    define_kind(cluster, Kind::Tiny, name, on)
+}
+
+/// The same with a guest of some kind.
+pub(crate) fn define_kind(cluster: &Cluster, kind: Kind, name: &str, on: &Node) -> Result<Guest> {
     let name = format!("{PREFIX}{name}");
-    let made = cluster.lab.make_guest(Kind::Tiny, &name)?;
+    let made = cluster.lab.make_guest(kind, &name)?;
     let file = cluster.lab.folder().join(format!("{name}.xml"));
     std::fs::write(&file, &made.xml).with_context(|| format!("cannot write {}", file.display()))?;
     cluster.pvc(&[
@@ -70,6 +76,14 @@ pub(crate) fn define(cluster: &Cluster, name: &str, on: &Node) -> Result<Guest> 
 }
 
 impl Guest {
+    /// What the observer knows it by.
+    pub(crate) fn followed(&self) -> Followed {
+        Followed {
+            id: self.id,
+            image: self.image.clone(),
+        }
+    }
+
     /// Its keys.
     pub(crate) fn keys(&self) -> DomainKeys {
         keys::domain(self.id)
@@ -127,7 +141,7 @@ impl Guest {
         Ok(output.stdout.trim().parse().unwrap_or(0))
     }
 
-    /// The counter in its volume. It is counted from the guest's start.
+    /// The counter in its volume.
     pub(crate) fn counter(&self, cluster: &Cluster) -> Result<u32> {
         let node = any_node(cluster)?;
         let script =

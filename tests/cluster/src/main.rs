@@ -5,6 +5,7 @@
 //! * [`api`]: the API as users see it, polled from inside the lab's switch.
 //! * [`store`]: the coordination store by typed keys, and samples of the primary role.
 //! * [`guests`], [`agent`]: guests and node agents, as seen and as mistreated.
+//! * [`observer`]: a process of its own that watches everything from outside, and what must never be seen.
 //! * [`cases`]: the cases, run one after the other on one lab.
 //! * `bench`: figures with their targets.
 //!
@@ -23,6 +24,7 @@ mod cases;
 mod clock;
 mod cluster;
 mod guests;
+mod observer;
 mod runner;
 mod store;
 mod switch;
@@ -50,6 +52,8 @@ enum Command {
     },
     /// Name the cases
     List,
+    /// Watch the lab from outside until standard input ends, and print what is seen as JSON lines
+    Observe,
     /// Measure how the primary role moves and is taken over
     Takeover(Takeover),
 }
@@ -88,6 +92,7 @@ fn run(command: Command) -> Result<bool> {
             }
             Ok(true)
         }
+        Command::Observe => observer::watch::run(),
         Command::Takeover(Takeover { json, moves, kills }) => {
             let figures = bench::takeover(bench::Counts { moves, kills })?;
             bench::report(&figures, json.as_deref())?;

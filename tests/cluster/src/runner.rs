@@ -8,6 +8,7 @@ use pvc_lab::Power;
 use crate::agent;
 use crate::clock::Moment;
 use crate::cluster::Cluster;
+use crate::observer::timeline;
 
 /// One case.
 #[derive(Debug, Clone, Copy)]
@@ -35,7 +36,9 @@ pub(crate) fn run(cases: &[Case], filter: &str) -> Result<bool> {
     for (index, case) in chosen.iter().enumerate() {
         writeln!(out, "case {} ...", case.name)?;
         let begun = Moment::now();
-        let result = (case.run)(&mut cluster).and_then(|()| cluster.addresses.must_never_overlap());
+        let result = (case.run)(&mut cluster)
+            .and_then(|()| cluster.addresses.must_never_overlap())
+            .and_then(|()| cluster.observer.must_be_clean(Some(begun)));
         match &result {
             Ok(()) => passed += 1,
             Err(error) => {
@@ -72,7 +75,12 @@ pub(crate) fn run(cases: &[Case], filter: &str) -> Result<bool> {
 
 /// What helps to understand a failure.
 fn evidence(cluster: &Cluster, begun: Moment) -> String {
-    let mut text = format!("{}\n{}", cluster.describe(), cluster.addresses.tell(begun));
+    let mut text = format!(
+        "{}\n{}since the case began:\n{}",
+        cluster.describe(),
+        cluster.addresses.tell(begun),
+        timeline::tell(&cluster.observer, begun)
+    );
     for node in cluster.lab.nodes() {
         if node.power() == Power::Off || node.is_frozen() {
             text.push_str(&format!("--- {} is off or frozen\n", node.id()));

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use pvc_common::keys::{self, Key, Value};
 use pvc_common::store::zookeeper::{ZooKeeperOptions, ZooKeeperStore};
-use pvc_common::store::{Applied, Store as _, StoreExt as _, Txn, Versioned};
+use pvc_common::store::{Applied, Store as _, StoreExt as _, Txn, Versioned, Znode};
 use pvc_core::ids::NodeName;
 use pvc_core::states::CoordinatorState;
 use pvc_lab::{Lab, Network};
@@ -83,6 +83,12 @@ impl StoreView {
     pub(crate) fn require<T: Value + Send + 'static>(&self, key: &Key<T>) -> Result<Versioned<T>> {
         let (store, key) = (self.store.clone(), key.clone());
         Ok(run(&self.runtime, async move { store.require(&key).await })??)
+    }
+
+    /// Many znodes in one multi-read; none for those that are not there.
+    pub(crate) fn read_many(&self, paths: &[String]) -> Result<Vec<Option<Znode>>> {
+        let (store, paths) = (self.store.clone(), paths.to_vec());
+        Ok(run(&self.runtime, async move { store.read_many(&paths).await })??)
     }
 
     /// Applies a transaction.

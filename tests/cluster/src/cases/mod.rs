@@ -1,6 +1,7 @@
 //! The cases. Each leaves the cluster in any state; the runner mends it before the next.
 
 mod failover;
+pub(crate) mod ha;
 mod lifecycle;
 mod names;
 mod races;
@@ -82,5 +83,49 @@ pub(crate) const ALL: &[Case] = &[
     Case {
         name: "k-two-of-one-name",
         run: names::two_of_one_name,
+    },
+    Case {
+        name: "l-survivor-stall",
+        run: ha::survivor_stall,
+    },
+    Case {
+        name: "l-power-loss",
+        run: ha::power_loss,
+    },
+    Case {
+        name: "l-power-loss-dead-bmc",
+        run: ha::power_loss_dead_bmc,
+    },
+    Case {
+        name: "l-freeze-and-thaw",
+        run: ha::freeze_and_thaw,
+    },
+    Case {
+        name: "l-cut-from-cluster-and-storage",
+        run: ha::from_cluster_and_storage,
+    },
+    Case {
+        name: "l-cut-from-cluster",
+        run: ha::from_cluster,
+    },
+    Case {
+        name: "l-cut-from-upstream",
+        run: ha::from_upstream,
+    },
+    Case {
+        name: "l-two-store-servers-down",
+        run: ha::two_servers_down,
+    },
+    Case {
+        name: "l-fencer-killed",
+        run: ha::fencer_killed,
+    },
+    Case {
+        name: "l-fencer-stopped",
+        run: ha::fencer_stopped,
+    },
+    Case {
+        name: "m-fifty-moves",
+        run: ha::back_and_forth,
     },
 ];
