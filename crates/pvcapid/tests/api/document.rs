@@ -1,0 +1,39 @@
+//! The description of the API.
+
+use serde_json::{Value, json};
+
+use crate::client::ask_with;
+use crate::common::{Cluster, TOKEN};
+
+#[test]
+fn every_documented_route_is_served_and_the_document_is_up_to_date() {
+    let document = pvcapid::openapi().unwrap();
+    let checked_in = include_str!("../../../../docs/openapi/pvcapid.json");
+    assert!(
+        document == checked_in,
+        "docs/openapi/pvcapid.json is stale: run `cargo xtask openapi`"
+    );
+    let document: Value = serde_json::from_str(&document).unwrap();
+    assert_eq!(document["openapi"], json!("3.1.0"));
+    let cluster = Cluster::start();
+    let mut ids = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let path = path.replace("{node}", "hv1").replace("{vm}", "none");
+        for (method, operation) in methods.as_object().unwrap() {
+            let reply = ask_with(&cluster, TOKEN, &method.to_uppercase(), &path, None);
+            assert_ne!(reply.status, 405, "{method} {path}");
+            assert!(!reply.message().contains("There is no route"), "{method} {path}");
+            ids.push(
+                operation["operationId"]
+                    .as_str()
+                    .expect("operation id")
+                    .to_owned(),
+            );
+        }
+    }
+    let count = ids.len();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), count, "operation ids are unique");
+    assert!(count >= 21, "{count}");
+}

@@ -1,0 +1,75 @@
+//! Lists of guests.
+
+use pvc_common::keys;
+use pvc_core::states::VmState;
+use serde_json::json;
+
+use crate::client::{define, get};
+use crate::common::{Cluster, guest_xml, vm_id};
+
+#[test]
+fn guests_are_filtered() {
+    let cluster = Cluster::start();
+    assert_eq!(get(&cluster, "/vm").status, 404, "no guest is no match");
+    for (index, name, on, tag) in [(1, "a", "hv1", "x"), (2, "b", "hv2", "x"), (3, "c", "hv2", "y")] {
+        let reply = define(
+            &cluster,
+            &guest_xml(name, vm_id(index), ""),
+            &[("node", on), ("user_tags", tag)],
+        );
+        assert_eq!(reply.status, 200, "{reply:?}");
+    }
+    cluster.set(&keys::domain(vm_id(2)).state(), &VmState::Start);
+    let names = |query: &str| -> Vec<String> {
+        let reply = get(&cluster, &format!("/vm?{query}"));
+        if reply.status == 404 {
+            return Vec::new();
+        }
+        assert_eq!(reply.status, 200, "{query}: {reply:?}");
+        let vms: Vec<pvc_api::vm::Vm> = serde_json::from_value(reply.body).unwrap();
+        vms.into_iter().map(|vm| vm.name).collect()
+    };
+    assert_eq!(names(""), ["a", "b", "c"]);
+    assert_eq!(names("node=hv2"), ["b", "c"]);
+    assert_eq!(names("node=hv2&negate=True"), ["a"]);
+    assert_eq!(names("state=start"), ["b"]);
+    assert_eq!(names("state=start&negate=1"), ["a", "c"]);
+    assert_eq!(names("tag=x"), ["a", "b"]);
+    assert_eq!(names("tag=x&node=hv2"), ["b"]);
+    assert_eq!(names("tag=x&negate=yes"), ["c"]);
+    assert_eq!(names("limit=%5Ea%24"), ["a"]);
+    assert!(names("limit=q").is_empty());
+    for (query, name) in [
+        ("node=hv9", "'node'"),
+        ("state=running", "'state'"),
+        ("negate=maybe", "'negate'"),
+        ("limit=[", "'limit'"),
+    ] {
+        let reply = get(&cluster, &format!("/vm?{query}"));
+        assert_eq!(reply.status, 400, "{query}");
+        assert!(reply.message().contains(name), "{reply:?}");
+    }
+}
+
+#[test]
+fn a_guest_whose_xml_can_not_be_read_is_still_there() {
+    // 1.0.3 dropped it from the list and answered 404.
+    let cluster = Cluster::start();
+    assert_eq!(define(&cluster, &guest_xml("odd", vm_id(1), ""), &[]).status, 200);
+    cluster.set(
+        &keys::domain(vm_id(1)).xml(),
+        &"<domain><name>odd</name></domain>".to_owned(),
+    );
+    let body = get(&cluster, "/vm/odd").body;
+    assert_eq!(body[0]["name"], json!("odd"));
+    assert!(body[0]["xml_error"].as_str().unwrap().contains("<uuid>"));
+    assert_eq!(get(&cluster, "/vm").status, 200);
+    // Nor does a stray znode hide anything.
+    let stray = format!("{}/stray", keys::domains().path());
+    crate::common::commit(
+        &cluster.store,
+        pvc_common::store::Txn::new().create_path(stray, ""),
+    );
+    assert_eq!(get(&cluster, "/vm").status, 200);
+    assert_eq!(get(&cluster, "/status").status, 200);
+}

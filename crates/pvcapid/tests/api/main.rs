@@ -1,0 +1,14 @@
+//! The API over a store in memory, asked through real sockets.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod access;
+mod client;
+mod define;
+mod document;
+mod list;
+mod nodes;
+mod states;
+mod status;
