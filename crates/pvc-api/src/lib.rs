@@ -8,6 +8,8 @@
 //! * [`status`] - the cluster as a whole.
 //! * [`node`] - nodes.
 //! * [`vm`] - guests.
+//! * [`fence`] - fences.
+pub mod fence;
 pub mod message;
 pub mod node;
 pub mod status;

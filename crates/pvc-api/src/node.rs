@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::fence::Bmc;
+
 /// A health figure.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
@@ -66,6 +68,27 @@ pub struct Node {
     pub memory: NodeMemory,
     /// Network interfaces by name.
     pub interfaces: BTreeMap<String, InterfaceStats>,
+    /// How far its last fence has come, as in `/fence/NODE`; `none` if it was never suspect. Addition to PVC 1.0.3.
+    #[serde(default)]
+    pub fence: String,
+    /// Whether that fence is still open: somebody has to act on it yet. Addition to PVC 1.0.3.
+    #[serde(default)]
+    pub fence_open: bool,
+    /// What is known of its BMC; nothing if it has none. Addition to PVC 1.0.3.
+    #[serde(default)]
+    pub bmc: Option<Bmc>,
+    /// Whether it reaches the upstream network; nothing until it has looked. Addition to PVC 1.0.3.
+    #[serde(default)]
+    pub upstream: Option<Upstream>,
+}
+
+/// Whether a node reaches the upstream network, as it sees it itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Upstream {
+    /// Whether it does.
+    pub up: bool,
+    /// What it saw.
+    pub reason: String,
 }
 
 /// What a health check found last.

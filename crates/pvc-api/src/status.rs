@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::fence::NodeFence;
 use crate::node::Health;
 
 /// What the API and the daemon behind it are.
@@ -56,6 +57,9 @@ pub struct ClusterStatus {
     pub volumes: u64,
     /// How many snapshots of volumes there are.
     pub snapshots: u64,
+    /// Fences that somebody has still to act on: fencers or an administrator. Addition to PVC 1.0.3.
+    #[serde(default)]
+    pub fences: Vec<NodeFence>,
     /// What the nodes have and use.
     pub resources: Resources,
     /// The things counted above, one by one.

@@ -61,6 +61,9 @@ pub(crate) enum Command {
     /// Virtual machines
     #[command(subcommand)]
     Vm(VmCommand),
+    /// Nodes that are suspect or dead, and what becomes of their guests
+    #[command(subcommand)]
+    Fence(FenceCommand),
     /// Print a script that completes commands in a shell
     Completion {
         /// The shell
@@ -195,6 +198,43 @@ pub(crate) enum NodeCommand {
         /// The node; this one if none is named
         node: Option<String>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FenceCommand {
+    /// Show for each node whether it is suspect or dead, and whether it could be switched off
+    List {
+        /// How to show them
+        #[arg(short, long, default_value = "pretty", value_parser = formats(&["pretty", "json", "json-pretty"]))]
+        format: Format,
+    },
+    /// Show the fence of a node: why, what proves it dead, what is missing, what comes next, what was done when
+    Show {
+        /// The node
+        node: String,
+        /// How to show it
+        #[arg(short, long, default_value = "pretty", value_parser = formats(&["pretty", "json", "json-pretty"]))]
+        format: Format,
+    },
+    /// Confirm something about an open fence
+    Confirm {
+        /// The node
+        node: String,
+        /// What
+        kind: ConfirmKind,
+        /// Ask nothing
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+/// What an administrator can confirm about a fence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConfirmKind {
+    /// Seek a proof, although many nodes fell silent at once
+    Proceed,
+    /// The machine is off, I have seen it: its guests are started elsewhere on this word
+    MachineIsOff,
 }
 
 /// How a target node is chosen.

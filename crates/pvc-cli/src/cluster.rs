@@ -50,6 +50,17 @@ fn summary(status: &ClusterStatus) -> Lines {
     if status.maintenance == "true" {
         lines.add("Maintenance", "\x1b[33mon\x1b[0m: no node is fenced");
     }
+    let mut label = "Fences";
+    for fence in &status.fences {
+        lines.add(
+            label,
+            format!("{} {}: {}", fence.node, output::painted(&fence.state), fence.now),
+        );
+        if !fence.next.is_empty() {
+            lines.add("", format!("  {}", fence.next));
+        }
+        label = "";
+    }
     lines.add("Primary node", &status.primary_node);
     lines.add("PVC version", &status.pvc_version);
     lines.add("Upstream IP", &status.upstream_ip);

@@ -47,3 +47,27 @@ pub(crate) fn confirm(question: &str, asking: Asking) -> Result<Answer> {
         }
     }
 }
+
+/// Asks for `name` to be typed: for what a wrong machine's name would make a disaster.
+pub(crate) fn confirm_by_name(question: &str, name: &str, asking: Asking) -> Result<Answer> {
+    if asking == Asking::Assume {
+        return Ok(Answer::Yes);
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(CliError::usage(format!(
+            "{question} Nobody is there to answer: confirm with -y"
+        )));
+    }
+    anstream::eprint!("{question}\nType the node's name to confirm: ");
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut answer)
+        .map_err(|error| CliError::failure(format!("Can not read the answer: {error}")))?;
+    if answer.trim() == name {
+        return Ok(Answer::Yes);
+    }
+    anstream::eprintln!("That is not the name of the node. Nothing was done.");
+    Ok(Answer::No)
+}

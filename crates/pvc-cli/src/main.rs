@@ -8,8 +8,10 @@ mod connection;
 mod connections;
 mod diff;
 mod error;
+mod fence;
 mod node;
 mod output;
+mod time;
 mod vm;
 mod wait;
 
@@ -89,6 +91,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Cluster(command) => cluster::run(command, &open()?),
         Command::Node(command) => node::run(command, &open()?),
         Command::Vm(command) => vm::run(command, &open()?),
+        Command::Fence(command) => fence::run(command, &open()?),
         Command::Completion { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "pvc", &mut std::io::stdout());
             Ok(())

@@ -10,6 +10,7 @@ use crate::Session;
 use crate::args::NodeCommand;
 use crate::client::{only, segment, typed};
 use crate::error::{CliError, Exit, Result};
+use crate::fence;
 use crate::output::{self, Format, Lines};
 use crate::wait::{self, Look};
 
@@ -90,6 +91,8 @@ fn list(session: &Session, query: &[(&str, &str)], format: Format) -> Result<()>
         "Daemon",
         "Coordinator",
         "Domains",
+        "Fence",
+        "BMC",
         ">VMs",
         ">CPUs",
         ">vCPUs",
@@ -109,6 +112,8 @@ fn list(session: &Session, query: &[(&str, &str)], format: Format) -> Result<()>
             output::state(node.daemon_state.as_str()),
             output::state(node.coordinator_state.as_str()),
             output::state(node.domain_state.as_str()),
+            output::state(if node.fence_open { &node.fence } else { "-" }),
+            output::state(fence::bmc_word(node.bmc.as_ref())),
             output::number(node.domains_count),
             output::number(node.vcpu.total),
             output::number(node.vcpu.allocated),
@@ -153,16 +158,44 @@ fn info(session: &Session, name: &str, format: Format) -> Result<()> {
         output::painted(node.coordinator_state.as_str()),
     );
     lines.add("Domain state", output::painted(node.domain_state.as_str()));
+    if node.fence_open {
+        lines.add(
+            "Fence",
+            format!(
+                "{} ('pvc fence show {}')",
+                output::painted(&node.fence),
+                node.name
+            ),
+        );
+    } else if node.fence != "none" && !node.fence.is_empty() {
+        lines.add("Last fence", &node.fence);
+    }
+    lines.add(
+        "BMC",
+        node.bmc.as_ref().map_or_else(|| "-".to_owned(), fence::bmc_text),
+    );
+    lines.add(
+        "Upstream",
+        match &node.upstream {
+            None => "-".to_owned(),
+            Some(upstream) if upstream.reason.is_empty() => output::painted(up_or_down(upstream.up)),
+            Some(upstream) => format!(
+                "{}: {}",
+                output::painted(up_or_down(upstream.up)),
+                upstream.reason
+            ),
+        },
+    );
     lines.gap();
     lines.add(
-        ">CPUs",
+        "CPUs",
         format!(
             "{} (load {:.2}), {} vCPUs allocated",
             node.vcpu.total, node.load, node.vcpu.allocated
         ),
     );
     lines.add(
-        ">Memory",
+        "Memory",
         format!(
             "{}: {} used, {} free, {} allocated, {} provisioned",
             output::mebibytes(node.memory.total),
@@ -199,6 +232,10 @@ fn info(session: &Session, name: &str, format: Format) -> Result<()> {
     }
     lines.print();
     Ok(())
+}
+
+fn up_or_down(up: bool) -> &'static str {
+    if up { "up" } else { "down" }
 }
 
 fn role(session: &Session, name: &str, wanted: CoordinatorState, wait: bool) -> Result<()> {

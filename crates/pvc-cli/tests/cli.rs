@@ -1,66 +1,16 @@
 //! The `pvc` program against a real API server over a store in memory.
 #![expect(clippy::unwrap_used, reason = "tests")]
-#![expect(
-    clippy::disallowed_methods,
-    reason = "the tests run the program itself; it ends by itself"
-)]
 
 #[path = "../../pvcapid/tests/common/mod.rs"]
 mod common;
-
-use std::path::Path;
-use std::process::{Command, Output, Stdio};
+mod program;
 
 use common::{Agents, Cluster, TOKEN, guest_xml, node, rbd_disk, vm_id};
+use program::{Said, done, program, pvc};
 use pvc_common::keys;
 use pvc_core::records::PrimaryRecord;
 use pvc_core::states::{DaemonState, DomainState, VmState};
 use serde_json::{Value, json};
-
-/// What the program said.
-#[derive(Debug)]
-struct Said {
-    code: i32,
-    out: String,
-    err: String,
-}
-
-impl From<Output> for Said {
-    fn from(output: Output) -> Said {
-        Said {
-            code: output.status.code().unwrap(),
-            out: String::from_utf8(output.stdout).unwrap(),
-            err: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-}
-
-/// The program with an empty environment but for what it needs.
-fn program(home: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pvc"));
-    command.env_clear().env("HOME", home).stdin(Stdio::null());
-    command
-}
-
-fn pvc(cluster: &Cluster, args: &[&str]) -> Said {
-    let home = tempfile::tempdir().unwrap();
-    program(home.path())
-        .env("PVC_URL", &cluster.url)
-        .env("PVC_API_KEY", TOKEN)
-        .arg("-q")
-        .args(args)
-        .output()
-        .unwrap()
-        .into()
-}
-
-/// The same, which has to succeed; answers with its output.
-fn done(cluster: &Cluster, args: &[&str]) -> String {
-    let said = pvc(cluster, args);
-    assert_eq!(said.code, 0, "{args:?}: {said:?}");
-    assert_eq!(said.err, "", "{args:?}");
-    said.out
-}
 
 fn define(cluster: &Cluster, name: &str, index: u8, devices: &str) {
     let directory = tempfile::tempdir().unwrap();

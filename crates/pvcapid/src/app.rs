@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use pvc_common::clock::{Clock, HostClock};
 use pvc_common::store::Store;
-use pvc_core::ids::VmId;
+use pvc_core::ids::{NodeName, VmId};
 use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 
 use crate::auth::AuthPolicy;
@@ -36,6 +36,8 @@ pub struct Settings {
     pub auth: AuthPolicy,
     /// How long requests wait for guests.
     pub waits: Waits,
+    /// The node that the daemon runs on: by its clock is what the daemon records.
+    pub node: NodeName,
 }
 
 /// How long requests wait for guests.

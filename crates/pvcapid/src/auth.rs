@@ -13,8 +13,21 @@ pub enum AuthPolicy {
     /// Everybody who can reach it.
     Open,
     /// Who sends one of these tokens.
-    Tokens(Vec<TokenDigest>),
+    Tokens(Vec<KnownToken>),
 }
+
+/// A token that lets in.
+#[derive(Debug, Clone)]
+pub struct KnownToken {
+    /// The token's digest.
+    pub digest: TokenDigest,
+    /// Whose it is or what it is for, as the configuration says.
+    pub description: String,
+}
+
+/// Who asks, in words, for what is recorded of a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller(pub String);
 
 impl fmt::Debug for AuthPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -44,20 +57,25 @@ impl TokenDigest {
 }
 
 impl AuthPolicy {
-    /// Whether a request that carries `given` is let in. An empty token never is.
-    pub fn allows(&self, given: Option<&[u8]>) -> bool {
+    /// Who sends a request that carries `given`, if that lets in. An empty token never does.
+    pub fn caller(&self, given: Option<&[u8]>) -> Option<Caller> {
         match self {
-            AuthPolicy::Open => true,
+            AuthPolicy::Open => Some(Caller("anybody (authentication is off)".to_owned())),
             AuthPolicy::Tokens(tokens) => {
-                let Some(given) = given.filter(|given| !given.is_empty()) else {
-                    return false;
-                };
-                let given = TokenDigest::of(given);
-                // All are compared, whichever matches: which one did must not show either.
-                let any = tokens
+                let given = TokenDigest::of(given.filter(|given| !given.is_empty())?);
+                // All are compared, whichever matches: which one did must not show in the time either.
+                let matches: Vec<Choice> = tokens
                     .iter()
-                    .fold(Choice::from(0), |any, token| any | token.0.ct_eq(&given.0));
-                any.into()
+                    .map(|token| token.digest.0.ct_eq(&given.0))
+                    .collect();
+                tokens
+                    .iter()
+                    .zip(matches)
+                    .find_map(|(token, same)| bool::from(same).then_some(token))
+                    .map(|token| match token.description.as_str() {
+                        "" => Caller("a token without a description".to_owned()),
+                        description => Caller(format!("token {description:?}")),
+                    })
             }
         }
     }
@@ -82,12 +100,15 @@ mod tests {
     #[test]
     fn only_a_whole_token_opens() {
         // PVC 1.0.3 took any part of a token, the empty text included: anybody could log in.
-        let policy = AuthPolicy::Tokens(vec![
-            TokenDigest::of(b"correct-horse"),
-            TokenDigest::of(b"battery"),
-        ]);
-        assert!(policy.allows(Some(b"correct-horse")));
-        assert!(policy.allows(Some(b"battery")));
+        let policy = AuthPolicy::Tokens(vec![known("correct-horse"), known("battery")]);
+        assert_eq!(
+            policy.caller(Some(b"correct-horse")),
+            Some(Caller("token \"for correct-horse\"".to_owned()))
+        );
+        assert_eq!(
+            policy.caller(Some(b"battery")),
+            Some(Caller("token \"for battery\"".to_owned()))
+        );
         for wrong in [
             None,
             Some(&b""[..]),
@@ -96,15 +117,22 @@ mod tests {
             Some(b"Battery"),
             Some(b"correct-horsebattery"),
         ] {
-            assert!(!policy.allows(wrong), "{wrong:?}");
+            assert_eq!(policy.caller(wrong), None, "{wrong:?}");
         }
-        assert!(!AuthPolicy::Tokens(Vec::new()).allows(Some(b"x")));
-        assert!(AuthPolicy::Open.allows(None));
+        assert_eq!(AuthPolicy::Tokens(Vec::new()).caller(Some(b"x")), None);
+        assert!(AuthPolicy::Open.caller(None).is_some());
+    }
+
+    fn known(token: &str) -> KnownToken {
+        KnownToken {
+            digest: TokenDigest::of(token.as_bytes()),
+            description: format!("for {token}"),
+        }
     }
 
     #[test]
     fn tokens_do_not_show_in_debug_output() {
-        let text = format!("{:?}", AuthPolicy::Tokens(vec![TokenDigest::of(b"s3cret")]));
+        let text = format!("{:?}", AuthPolicy::Tokens(vec![known("s3cret")]));
         assert_eq!(text, "Tokens(1)");
     }
 }

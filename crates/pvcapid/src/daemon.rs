@@ -10,7 +10,7 @@ use pvc_common::store::zookeeper::{ZooKeeperOptions, ZooKeeperStore};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::app::{App, Settings, Waits};
-use crate::auth::{AuthPolicy, TokenDigest};
+use crate::auth::{AuthPolicy, KnownToken, TokenDigest};
 use crate::server::{self, ServerError, TlsFiles};
 
 /// How long a server of the store may be silent before another is tried. Longer than for the agents, whose lease
@@ -58,11 +58,15 @@ pub fn settings(config: &Config) -> Settings {
             Authentication::Tokens(tokens) => AuthPolicy::Tokens(
                 tokens
                     .iter()
-                    .map(|token| TokenDigest::of(token.token.expose().as_bytes()))
+                    .map(|token| KnownToken {
+                        digest: TokenDigest::of(token.token.expose().as_bytes()),
+                        description: token.description.clone(),
+                    })
                     .collect(),
             ),
         },
         waits: Waits::for_shutdown_timeout(config.timers.vm_shutdown_timeout),
+        node: config.node.clone(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pvc_api::node::{Health, HealthDetail, InterfaceStats, Node, NodeMemory, NodeVcpu};
+use pvc_api::node::{Health, HealthDetail, InterfaceStats, Node, NodeMemory, NodeVcpu, Upstream};
 use pvc_common::keys::values::{Json, Load, OrNone, RunningDomains, SpaceList};
 use pvc_common::keys::{self, NodeKeys};
 use pvc_common::store::{Store, StoreError, StoreExt, Txn};
@@ -12,6 +12,7 @@ use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState};
 use serde_json::Value;
 
 use crate::error::ApiError;
+use crate::fence;
 use crate::filter::NameFilter;
 use crate::snapshot::{Snapshot, Wanted, children_of};
 
@@ -123,7 +124,9 @@ fn want_node(wanted: &mut Wanted, keys: &NodeKeys) {
         .key(&keys.memory_provisioned_mib())
         .key(&keys.memory_used_mib())
         .key(&keys.memory_free_mib())
-        .key(&keys.network_stats());
+        .key(&keys.network_stats())
+        .key(&keys.bmc())
+        .key(&keys.upstream());
 }
 
 /// Reads nodes in two rounds: their own keys, then what those point at. A name without a node is left out.
@@ -131,6 +134,7 @@ async fn read<S: Store>(store: &S, names: Vec<NodeName>) -> Result<Vec<Node>, Ap
     let mut wanted = Wanted::default();
     for name in &names {
         want_node(&mut wanted, &keys::node(name));
+        wanted.key(&keys::fence(name));
     }
     let first = Snapshot::read(store, wanted).await?;
 
@@ -173,6 +177,14 @@ fn assemble(name: &NodeName, first: &Snapshot, second: &Snapshot) -> Result<Node
     let made_of = first.shown(&keys.static_data(), None);
     let running = first.shown(&keys.running_domains(), RunningDomains(Vec::new())).0;
     let health_plugins = plugins(first, &keys);
+    // A fence that can not be read is shown as such: it must not look like none.
+    let (phase, fence_open) = match first.get(&keys::fence(name)) {
+        Ok(None) => ("none", false),
+        Ok(Some(found)) => found
+            .value
+            .map_or(("none", false), |record| (record.phase.word(), record.is_open())),
+        Err(_) => ("unreadable", true),
+    };
     Ok(Node {
         name: name.to_string(),
         daemon_state: first.require(&keys.daemon_state())?.value,
@@ -221,6 +233,13 @@ fn assemble(name: &NodeName, first: &Snapshot, second: &Snapshot) -> Result<Node
             .map(|made_of| made_of.os.clone())
             .unwrap_or_default(),
         arch: made_of.map(|made_of| made_of.arch).unwrap_or_default(),
+        fence: phase.to_owned(),
+        fence_open,
+        bmc: first.shown(&keys.bmc(), None).as_ref().map(fence::bmc),
+        upstream: first.shown(&keys.upstream(), None).map(|reading| Upstream {
+            up: reading.up,
+            reason: reading.reason,
+        }),
     })
 }
 

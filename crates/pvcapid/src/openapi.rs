@@ -33,6 +33,9 @@ use crate::routes;
         routes::vm::set_state,
         routes::vm::node,
         routes::vm::move_to,
+        routes::fence::list,
+        routes::fence::show,
+        routes::fence::confirm,
     ),
     modifiers(&Server_, &Token),
     tags(
@@ -40,6 +43,7 @@ use crate::routes;
         (name = "status", description = "The cluster as a whole"),
         (name = "node", description = "Nodes"),
         (name = "vm", description = "Guests"),
+        (name = "fence", description = "Fences: nodes that are suspect or dead"),
     )
 )]
 struct Document;

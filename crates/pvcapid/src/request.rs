@@ -6,7 +6,7 @@ use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
-use actix_web::{Error, ResponseError, web};
+use actix_web::{Error, HttpMessage, ResponseError, web};
 use pvc_api::{API_KEY_HEADER, PREFIX, REQUEST_ID_HEADER};
 use pvc_common::clock::{Clock, HostClock};
 use tracing::Instrument;
@@ -91,14 +91,15 @@ where
     B: MessageBody + 'static,
 {
     let policy = req.app_data::<web::Data<AuthPolicy>>().cloned();
-    let allowed = match &policy {
-        // Without a policy nobody gets in: forgetting to set one must not open the door.
-        None => false,
-        Some(policy) => {
-            is_open(req.path()) || policy.allows(req.headers().get(API_KEY_HEADER).map(HeaderValue::as_bytes))
-        }
-    };
-    if allowed {
+    let token = req.headers().get(API_KEY_HEADER).map(HeaderValue::as_bytes);
+    // Without a policy nobody gets in: forgetting to set one must not open the door.
+    let caller = policy.as_ref().and_then(|policy| policy.caller(token));
+    let open = policy.is_some() && is_open(req.path());
+    if let Some(caller) = caller {
+        req.extensions_mut().insert(caller);
+        return Ok(next.call(req).await?.map_into_left_body());
+    }
+    if open {
         return Ok(next.call(req).await?.map_into_left_body());
     }
     let refusal = AuthPolicy::refusal(req.headers().contains_key(API_KEY_HEADER)).error_response();

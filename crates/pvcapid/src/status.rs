@@ -19,6 +19,7 @@ use pvc_core::states::{DaemonState, VmState};
 use serde_json::json;
 
 use crate::error::ApiError;
+use crate::fence;
 use crate::node::{self, NodeFilter};
 use crate::snapshot::{Snapshot, Wanted, children_of};
 
@@ -31,6 +32,8 @@ const NODE_LOST: u8 = 50;
 const NODE_ABSENT: u8 = 10;
 /// Points that a guest costs which could not be started.
 const VM_FAILED: u8 = 10;
+/// Points that a node costs which does not reach the upstream network.
+const UPSTREAM_LOST: u8 = 10;
 /// Points for a cluster that nobody leads: its floating address answers nowhere.
 const NO_PRIMARY: u8 = 25;
 
@@ -75,6 +78,13 @@ pub(crate) async fn read<S: Store>(store: &S) -> Result<ClusterStatus, ApiError>
         }
     }
     vms.sort_by(|a, b| a.name.cmp(&b.name));
+    let fences = if nodes.iter().any(|node| node.fence_open) {
+        let mut fences = fence::list(store).await?;
+        fences.retain(|fence| fence.open);
+        fences
+    } else {
+        Vec::new()
+    };
     let primary = seen
         .get(&keys::config().primary_node())?
         .map_or(PrimaryRecord::None, |record| record.value);
@@ -110,6 +120,7 @@ pub(crate) async fn read<S: Store>(store: &S) -> Result<ClusterStatus, ApiError>
         pools: number(pools),
         volumes: 0,
         snapshots: 0,
+        fences,
         resources: resources(&nodes),
         detail: Detail {
             node: nodes
@@ -224,6 +235,25 @@ fn health(nodes: &[Node], vms: &[VmBrief], primary: &PrimaryRecord, faults: &[Fa
                 format!("NODE_{}", node.name.to_uppercase()),
                 delta,
                 format!("Node {} is in state {}", node.name, node.daemon_state),
+            );
+        }
+    }
+    for node in nodes {
+        if let Some(bmc) = node.bmc.as_ref().filter(|bmc| !bmc.works) {
+            add(
+                format!("NODE_BMC_{}", node.name.to_uppercase()),
+                0,
+                format!("The BMC of node {} does not work: {}", node.name, bmc.reason),
+            );
+        }
+        if let Some(upstream) = node.upstream.as_ref().filter(|upstream| !upstream.up) {
+            add(
+                format!("NODE_UPSTREAM_{}", node.name.to_uppercase()),
+                UPSTREAM_LOST,
+                format!(
+                    "Node {} does not reach the upstream network: {}",
+                    node.name, upstream.reason
+                ),
             );
         }
     }

@@ -3,6 +3,7 @@
 //! Handlers are thin. The table in [`configure`] and the annotations are held together by a test that asks for each
 //! documented route.
 
+pub(crate) mod fence;
 pub(crate) mod node;
 pub(crate) mod root;
 pub(crate) mod status;
@@ -64,6 +65,9 @@ pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
                         .route(web::get().to(vm::node::<S>))
                         .route(web::post().to(vm::move_to)),
                 )
+                .service(resource("/fence").route(web::get().to(fence::list::<S>)))
+                .service(resource("/fence/{node}").route(web::get().to(fence::show::<S>)))
+                .service(resource("/fence/{node}/confirm").route(web::post().to(fence::confirm::<S>)))
                 .default_service(web::to(no_route)),
         )
         .default_service(web::to(no_route));

@@ -8,6 +8,7 @@ mod access;
 mod client;
 mod define;
 mod document;
+mod fence;
 mod list;
 mod nodes;
 mod states;

@@ -16,10 +16,10 @@ use pvc_common::keys::{self, Key, Value};
 use pvc_common::store::memory::{MemoryServer, MemoryStore};
 use pvc_common::store::{Store, StoreExt, Txn, Versioned};
 use pvc_core::ids::{Incarnation, NodeName, VmId};
-use pvc_core::records::{CephClients, Owner, PrimaryRecord};
+use pvc_core::records::{CephClients, NodeLease, Owner, PrimaryRecord};
 use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState, NodeSelector, VmState};
 use pvcapid::app::{App, Settings, Waits};
-use pvcapid::auth::{AuthPolicy, TokenDigest};
+use pvcapid::auth::{AuthPolicy, KnownToken, TokenDigest};
 use pvcapid::server;
 use rustls::ServerConfig;
 
@@ -72,8 +72,12 @@ impl Cluster {
         seed(&store);
         let api = memory.client();
         let settings = Settings {
-            auth: AuthPolicy::Tokens(vec![TokenDigest::of(TOKEN.as_bytes())]),
+            auth: AuthPolicy::Tokens(vec![KnownToken {
+                digest: TokenDigest::of(TOKEN.as_bytes()),
+                description: "tests".to_owned(),
+            }]),
             waits,
+            node: node("hv1"),
         };
         let app = App::new(api.clone(), settings);
         let (sender, receiver) = mpsc::channel();
@@ -145,6 +149,9 @@ fn seed(store: &MemoryStore) {
         keys::faults().path(),
         keys::osds().path(),
         keys::pools().path(),
+        "/leases",
+        keys::lease_nodes().path(),
+        keys::fences().path(),
     ] {
         txn = txn.create_path(container, "");
     }
@@ -171,6 +178,10 @@ pub(crate) fn add_node(store: &MemoryStore, name: &str, mode: DaemonMode, free_m
     };
     let txn = Txn::new()
         .create(&keys.root(), &mode)
+        .create(&keys::fence(&node(name)), &None)
+        .create(&keys::lease_node(&node(name)), &None)
+        .create(&keys.bmc(), &None)
+        .create(&keys.upstream(), &None)
         .create(&keys.daemon_mode(), &mode)
         .create(&keys.daemon_state(), &DaemonState::Run)
         .create(&keys.coordinator_state(), &coordinator_state)
@@ -193,15 +204,29 @@ pub(crate) fn add_node(store: &MemoryStore, name: &str, mode: DaemonMode, free_m
     commit(store, txn);
 }
 
+/// The life that every node's agent has here.
+pub(crate) fn incarnation() -> Incarnation {
+    Incarnation {
+        machine_id: "0123456789abcdef0123456789abcdef".parse().unwrap(),
+        boot_id: "6ba7b810-9dad-11d1-80b4-00c04fd430c8".parse().unwrap(),
+        counter: 1,
+    }
+}
+
+/// A node's lease after so many renewals.
+pub(crate) fn lease(counter: u64) -> NodeLease {
+    NodeLease {
+        incarnation: incarnation(),
+        protocol: 1,
+        counter,
+    }
+}
+
 /// An owner record as a node's agent writes it.
 fn owner_of(name: &str) -> Owner {
     Owner {
         node: node(name),
-        incarnation: Incarnation {
-            machine_id: "0123456789abcdef0123456789abcdef".parse().unwrap(),
-            boot_id: "6ba7b810-9dad-11d1-80b4-00c04fd430c8".parse().unwrap(),
-            counter: 1,
-        },
+        incarnation: incarnation(),
         epoch: 1,
         ceph_clients: CephClients::Recorded(Vec::new()),
     }
