@@ -1,5 +1,6 @@
 //! Keys of a node.
 
+use pvc_core::hold::HoldRecord;
 use pvc_core::ids::NodeName;
 use pvc_core::records::{BmcReport, NodeAddresses, Reserved, UpstreamReading};
 use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState};
@@ -81,6 +82,8 @@ key_group!(
         addresses: Key<Option<NodeAddresses>> = "/addresses",
         /// What is known of its BMC (schema 16); empty while it has none.
         bmc: Key<Option<BmcReport>> = "/bmc",
+        /// Whether it holds still since the store may tell of the past (schema 16); empty before its first life.
+        hold: Key<Option<HoldRecord>> = "/hold",
     }
 );
 

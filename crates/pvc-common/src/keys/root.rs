@@ -1,5 +1,6 @@
 //! Keys of the cluster as a whole, and containers whose members belong to later work.
 
+use pvc_core::hold::AdoptOrder;
 use pvc_core::ids::{NodeName, PoolName};
 use pvc_core::records::PrimaryRecord;
 use pvc_core::states::NodeSelector;
@@ -37,6 +38,8 @@ key_group!(
         migration_target_selector: Key<Option<NodeSelector>> = "/migration_target_selector",
         /// Fencers take their lock here.
         fence_lock: Key<Nothing> = "/fence_lock",
+        /// The order that what really runs on the nodes is the truth (schema 16); empty before the first.
+        adopt: Key<Option<AdoptOrder>> = "/adopt",
     }
 );
 

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use pvc_core::fence::FenceRecord;
+use pvc_core::hold::{AdoptOrder, HoldRecord};
 use pvc_core::ids::{ImageName, NodeName, PoolName, TagName, VmId, VmName, VolumeId};
 use pvc_core::records::{
     BmcReport, Incoming, NodeAddresses, NodeLease, Owner, PrimaryRecord, Record, Reserved, RoleLease,
@@ -130,6 +131,8 @@ macro_rules! record_values {
 record_values! {
     "a node's lease": NodeLease;
     "a record of a fence": FenceRecord;
+    "a record of a hold": HoldRecord;
+    "an order to adopt": AdoptOrder;
     "a reading of the upstream network": UpstreamReading;
     "a reservation": Reserved;
     "a node's addresses": NodeAddresses;

@@ -38,6 +38,7 @@ pub fn base_keys() -> Txn {
         .create_path(keys::lease_nodes().path(), "")
         .create(&keys::lease_primary(), &None)
         .create_path(keys::fences().path(), "")
+        .create(&config.adopt(), &None)
 }
 
 #[cfg(test)]
@@ -59,7 +60,13 @@ mod tests {
             .map(|key| key["path"].as_str().unwrap())
             .filter(|path| *path != "/")
             .collect();
-        expected.extend(["/leases", "/leases/nodes", "/leases/primary", "/fences"]);
+        expected.extend([
+            "/leases",
+            "/leases/nodes",
+            "/leases/primary",
+            "/fences",
+            "/config/adopt",
+        ]);
         let txn = base_keys();
         let ours: Vec<&str> = txn
             .ops

@@ -75,6 +75,7 @@ pub fn protocol_keys_of_node(name: &NodeName) -> Txn {
         .create(&node.reserved(), &None)
         .create(&node.addresses(), &None)
         .create(&node.bmc(), &None)
+        .create(&node.hold(), &None)
         .create(&keys::lease_node(name), &None)
         .create(&keys::fence(name), &None)
 }

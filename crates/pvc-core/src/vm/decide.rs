@@ -37,6 +37,8 @@ pub enum NodeFitness {
     LeaseEnded,
     /// A fence of this node is on record.
     Fenced,
+    /// The store may tell of the past: nothing at all is done about any guest.
+    OnHold,
 }
 
 /// A shutdown under way.
@@ -184,6 +186,9 @@ pub enum VmStep {
 
 /// What this node does next about one guest. Same view, same step.
 pub fn next_vm_step(view: &VmView<'_>) -> VmStep {
+    if view.fitness == NodeFitness::OnHold {
+        return VmStep::Leave(Calm::NotFit(NodeFitness::OnHold));
+    }
     match view.process {
         Presence::Unknown => VmStep::Leave(Calm::ProcessesUnknown),
         Presence::Present => next_with_process(view),

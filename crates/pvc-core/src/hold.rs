@@ -1,0 +1,291 @@
+//! Holding still while the store may tell of the past.
+//!
+//! A store that was restored from a snapshot looks like any other, but what it says of owners and leases is old: a
+//! guest that it shows as stopped may run, one that it gives to this node may run on another. An agent that finds the
+//! store *behind* what it has seen itself goes on hold: it publishes what runs, and starts, ends and fences nothing,
+//! until an administrator orders that what really runs is taken as the truth (`pvc cluster adopt`).
+//!
+//! ```text
+//!            the store is behind, empty, or of PVC 1.0.3 with guests
+//!   Free ─────────────────────────────────────────────────────────▶ Held
+//!                                                                    │ an order to adopt that came after the hold
+//!                                                                    ▼
+//!   Lifted ◀───────────────────────────────────────────────────── Adopted
+//!            every node has adopted, holds nothing back, or is vouched for as off
+//! ```
+//!
+//! No node goes on before every other has put on record what runs there: a guest that the old store gives to the first
+//! may run on the last.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Incarnation, NodeName, VmId};
+use crate::records::{Owner, Record};
+
+/// Why an agent is on hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum HoldReason {
+    /// The store's last write is older than one that this node has seen: it was restored from a snapshot.
+    StoreBehind {
+        /// The newest write seen before (ZooKeeper's zxid).
+        seen: i64,
+        /// The newest found now.
+        found: i64,
+    },
+    /// The store does not know this node, and guests run here.
+    StoreEmpty {
+        /// How many.
+        guests: u32,
+    },
+    /// The store is that of PVC 1.0.3 and its guests may be running; nobody is on record as their owner.
+    EarlierRelease {
+        /// How many may be.
+        guests: u32,
+    },
+}
+
+impl fmt::Display for HoldReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HoldReason::StoreBehind { seen, found } => write!(
+                f,
+                "the coordination store is older than this node has seen it (write {found:#x}, seen {seen:#x}): it was restored from a snapshot"
+            ),
+            HoldReason::StoreEmpty { guests } => write!(
+                f,
+                "the coordination store does not know this node, and {guests} guests run here"
+            ),
+            HoldReason::EarlierRelease { guests } => write!(
+                f,
+                "{guests} guests of PVC 1.0.3 may be running, and nobody is on record as their owner"
+            ),
+        }
+    }
+}
+
+/// How far a node is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum HoldPhase {
+    /// It is not on hold.
+    Free,
+    /// It is, and waits for an order to adopt.
+    Held {
+        /// Why.
+        reason: HoldReason,
+    },
+    /// It has put on record what runs here, and waits for the others.
+    Adopted {
+        /// The order's id.
+        order: String,
+        /// Nodes that have not, or are not seen alive.
+        waits_for: Vec<NodeName>,
+    },
+    /// It goes on.
+    Lifted {
+        /// The order's id.
+        order: String,
+    },
+}
+
+/// `/nodes/N/hold`: written by each life of each agent, so that others can tell "not on hold" from "has not said yet".
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldRecord {
+    /// The life of the agent that says so.
+    pub incarnation: Incarnation,
+    /// How far it is.
+    pub phase: HoldPhase,
+    /// Since when, in seconds since 1970; to be shown, nothing is decided by it.
+    pub since: u64,
+    /// While on hold: the guests that run here, as `/proc` shows them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub running: Vec<VmId>,
+    /// Guests that were put on record as this node's.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub adopted: Vec<VmId>,
+    /// What an administrator must look at, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trouble: Vec<String>,
+}
+
+impl Record for HoldRecord {}
+
+/// `/config/adopt`: an administrator's order that what really runs on the nodes is the truth.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdoptOrder {
+    /// Tells it from every other order: a fresh UUID.
+    pub id: String,
+    /// Who gave it: the name of the user or token.
+    pub by: String,
+    /// When, in seconds since 1970.
+    pub at: u64,
+    /// Nodes that are off, on the administrator's word: they are not waited for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<NodeName>,
+}
+
+impl Record for AdoptOrder {}
+
+/// What a node keeps on its own disk of what it has seen in the store.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoreMemory {
+    /// The newest write seen (ZooKeeper's zxid).
+    pub newest: i64,
+    /// The write that last renewed this node's lease, as seen.
+    pub own_lease: i64,
+    /// This node's own guests with their owner records.
+    #[serde(default)]
+    pub guests: BTreeMap<VmId, Owner>,
+    /// The hold that has not been lifted.
+    #[serde(default)]
+    pub held: Option<HeldNote>,
+}
+
+impl Record for StoreMemory {}
+
+/// A hold as it is remembered over restarts of the agent and of the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeldNote {
+    /// Why.
+    pub reason: HoldReason,
+    /// Since when, in seconds since 1970.
+    pub since: u64,
+    /// The order that stood in the store when the hold began: it is part of the past and orders nothing.
+    pub order_before: Option<String>,
+}
+
+/// What is read of the store to judge its age.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoreReading {
+    /// The newest write among the records that are renewed all the time.
+    pub newest: i64,
+    /// The last write of this node's lease; `None` if the store does not know this node.
+    pub own_lease: Option<i64>,
+}
+
+/// Whether the store is one to act on. `processes` is the number of guests whose QEMU runs here.
+///
+/// # Errors
+/// Why it is not.
+pub fn judge_store(
+    memory: Option<&StoreMemory>,
+    reading: StoreReading,
+    processes: u32,
+) -> Result<(), HoldReason> {
+    if let Some(memory) = memory {
+        let behind = |seen, found| Err(HoldReason::StoreBehind { seen, found });
+        if reading.newest < memory.newest {
+            return behind(memory.newest, reading.newest);
+        }
+        if let Some(own_lease) = reading.own_lease
+            && own_lease < memory.own_lease
+        {
+            return behind(memory.own_lease, own_lease);
+        }
+    }
+    match reading.own_lease {
+        None if processes > 0 => Err(HoldReason::StoreEmpty { guests: processes }),
+        None | Some(_) => Ok(()),
+    }
+}
+
+/// What a node on hold sees of another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerHold {
+    /// Its word.
+    pub record: Option<HoldRecord>,
+    /// The life that renews its lease, if that was seen to move during this hold.
+    pub alive: Option<Incarnation>,
+}
+
+/// The nodes that an adopting node has to wait for: all but those that have adopted under the same order, say that they
+/// are not on hold, or are off on the administrator's word. What a node says counts only from the life that is seen
+/// alive now: the rest is part of the past.
+pub fn waits_for(order: &AdoptOrder, peers: &BTreeMap<NodeName, PeerHold>) -> Vec<NodeName> {
+    let off: BTreeSet<&NodeName> = order.without.iter().collect();
+    peers
+        .iter()
+        .filter(|(name, peer)| !off.contains(name) && !has_answered(order, peer))
+        .map(|(name, _)| name.clone())
+        .collect()
+}
+
+fn has_answered(order: &AdoptOrder, peer: &PeerHold) -> bool {
+    let (Some(record), Some(alive)) = (&peer.record, &peer.alive) else {
+        return false;
+    };
+    if record.incarnation != *alive {
+        return false;
+    }
+    match &record.phase {
+        HoldPhase::Free => true,
+        HoldPhase::Held { .. } => false,
+        HoldPhase::Adopted { order: answered, .. } | HoldPhase::Lifted { order: answered } => {
+            *answered == order.id
+        }
+    }
+}
+
+/// What an adopting node does about one guest whose process runs there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Adoption {
+    /// It is on record as this boot's already.
+    AlreadySo,
+    /// Put this node on record as its owner and its place, and let it run.
+    Take(Owner),
+    /// Leave it, and tell why.
+    Refuse {
+        /// Why, in words.
+        reason: String,
+    },
+}
+
+/// Whether the node that an old store names as owner can be writing that record, or starting that guest, just now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FormerOwner {
+    /// It can't: it is on hold too, or off on the administrator's word.
+    Bound,
+    /// It may.
+    Free,
+}
+
+/// The owner record that says of a process found here that it is ours. Its Ceph clients are those on record for the
+/// same boot, in the store or on this node's disk; else unknown.
+pub fn adoption(
+    me: &NodeName,
+    incarnation: &Incarnation,
+    stored: Option<&Owner>,
+    remembered: Option<&Owner>,
+    former: FormerOwner,
+    epoch: u64,
+) -> Adoption {
+    let ours = |owner: &&Owner| owner.node == *me && owner.incarnation.same_boot(incarnation);
+    if let Some(owner) = stored
+        && owner.node != *me
+        && former == FormerOwner::Free
+    {
+        return Adoption::Refuse {
+            reason: format!(
+                "{} is on record as its owner and is not on hold: look there first",
+                owner.node
+            ),
+        };
+    }
+    if stored.is_some_and(|owner| ours(&owner) && owner.incarnation == *incarnation) {
+        return Adoption::AlreadySo;
+    }
+    // What this node's disk says is newer than what an old store says.
+    let known = remembered.filter(ours).or(stored.filter(ours));
+    Adoption::Take(Owner {
+        node: me.clone(),
+        incarnation: incarnation.clone(),
+        epoch,
+        ceph_clients: known.map_or(crate::records::CephClients::Unknown, |owner| {
+            owner.ceph_clients.clone()
+        }),
+    })
+}
