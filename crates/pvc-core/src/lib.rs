@@ -5,6 +5,7 @@
 //!
 //! * [`fence`]: proving a silent node dead.
 //! * [`guest_xml`]: a guest as its libvirt XML describes it.
+//! * [`hold`]: holding still while the store may tell of the past.
 //! * [`ids`]: names and identities; each type validates in its one constructor.
 //! * [`states`]: the words that nodes, coordinators and guests use in the store, exactly as PVC 1.0.3 writes them.
 //! * [`lease`]: how long a holder may act and when a silent one may be replaced.
@@ -12,9 +13,11 @@
 //! * [`protection`]: the safeguards of the protocol by name.
 //! * [`records`]: the JSON values of the coordination protocol (leases, owners).
 //! * [`role`]: the primary role: who may hold the floating addresses.
+//! * [`upstream`]: whether a node reaches the upstream network.
 //! * [`time`]: the host's boot clock as a value.
 pub mod fence;
 pub mod guest_xml;
+pub mod hold;
 pub mod ids;
 pub mod lease;
 pub mod placement;
@@ -23,5 +26,6 @@ pub mod records;
 pub mod role;
 pub mod states;
 pub mod time;
+pub mod upstream;
 pub mod vm;
 pub mod volume_use;

@@ -1,9 +1,11 @@
 //! How this agent is, shared by its loops.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use pvc_core::hold::HoldReason;
+use pvc_core::role::OwnUpstream;
 use pvc_core::time::BootTime;
 use tokio::sync::watch;
 
@@ -25,6 +27,8 @@ pub enum AgentPhase {
 pub struct AgentState {
     phase: watch::Sender<AgentPhase>,
     node_right: NodeRight,
+    hold: Hold,
+    upstream: UpstreamSight,
 }
 
 impl AgentState {
@@ -33,6 +37,8 @@ impl AgentState {
         AgentState {
             phase: watch::Sender::new(AgentPhase::Starting),
             node_right: NodeRight::default(),
+            hold: Hold::default(),
+            upstream: UpstreamSight::default(),
         }
     }
 
@@ -66,6 +72,66 @@ impl AgentState {
     /// Its node lease.
     pub fn node_right(&self) -> &NodeRight {
         &self.node_right
+    }
+
+    /// Whether it holds still since the store may tell of the past. Whoever starts, ends, claims or fences asks.
+    pub fn hold(&self) -> &Hold {
+        &self.hold
+    }
+
+    /// Whether it reaches the upstream network.
+    pub fn upstream(&self) -> &UpstreamSight {
+        &self.upstream
+    }
+}
+
+/// Whether this agent is on hold, since when and why. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Hold {
+    held: Arc<Mutex<Option<(BootTime, HoldReason)>>>,
+}
+
+impl Hold {
+    /// Whether it is.
+    pub fn is_on(&self) -> bool {
+        self.lock().is_some()
+    }
+
+    /// Since when, and why.
+    pub fn reason(&self) -> Option<(BootTime, HoldReason)> {
+        self.lock().clone()
+    }
+
+    /// Goes on hold. One that is on hold already stays so for its first reason.
+    pub fn place(&self, reason: HoldReason, now: BootTime) {
+        self.lock().get_or_insert((now, reason));
+    }
+
+    /// Ends the hold.
+    pub fn lift(&self) {
+        *self.lock() = None;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<(BootTime, HoldReason)>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether this node reaches the upstream network, as the last looks tell. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct UpstreamSight {
+    sight: Arc<Mutex<OwnUpstream>>,
+}
+
+impl UpstreamSight {
+    /// What is known now.
+    pub fn get(&self) -> OwnUpstream {
+        *self.sight.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The looks tell this.
+    pub fn set(&self, sight: OwnUpstream) {
+        *self.sight.lock().unwrap_or_else(PoisonError::into_inner) = sight;
     }
 }
 

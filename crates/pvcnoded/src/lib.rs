@@ -7,6 +7,7 @@
 //! * [`node_lease`]: this agent is alive.
 //! * [`heartbeat`]: what is measured here, for people.
 //! * [`role`]: this node's part in the primary role.
+//! * [`upstream`]: whether this node reaches the upstream network.
 //! * [`vm`]: guests on this node.
 //! * [`stats`]: figures of the node and its guests.
 //! * [`host`]: the outside world, behind seams.
@@ -19,4 +20,5 @@ pub mod placement;
 pub mod registration;
 pub mod role;
 pub mod stats;
+pub mod upstream;
 pub mod vm;

@@ -38,7 +38,7 @@ pub use fencing::{AfterPowerProof, Bmc, Fencing, WithoutPowerProof};
 pub use finding::{Finding, Problem, Report, Severity};
 pub use jobs::{AutoMount, Autobackup, Automirror, MirrorDestination, MirrorTransport};
 pub use migration::MigrationTls;
-pub use network::{Addresses, Network, NetworkKind, Networks, Selection};
+pub use network::{Addresses, Network, NetworkKind, Networks, Selection, UpstreamProbeKind};
 pub use prefix::Family;
 pub use services::{Ceph, Database, KeyDb, Postgres, PostgresDatabase};
 

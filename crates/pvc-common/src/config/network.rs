@@ -53,6 +53,32 @@ pub struct Networks {
     pub cluster: Network,
     /// Between the nodes and Ceph.
     pub storage: Network,
+    /// How a coordinator finds out whether it reaches the upstream network. Default: by its gateway.
+    pub upstream_probe: UpstreamProbeKind,
+}
+
+/// How a coordinator finds out whether it reaches the upstream network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamProbeKind {
+    /// The link has a carrier and the IPv4 gateway answers an ARP request.
+    Gateway,
+    /// The link has a carrier.
+    Carrier,
+    /// Not at all: the primary role stays where it is when the upstream network is lost.
+    Off,
+}
+
+impl Value for UpstreamProbeKind {
+    const EXPECTED: &'static str = "one of gateway, carrier, none";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "gateway" => Ok(UpstreamProbeKind::Gateway),
+            "carrier" => Ok(UpstreamProbeKind::Carrier),
+            "none" => Ok(UpstreamProbeKind::Off),
+            _ => Err(String::new()),
+        }
+    }
 }
 
 impl Networks {
@@ -219,7 +245,9 @@ impl<A: Family + Value> Value for Selection<A> {
 
 /// Reads the networks and checks each and all together.
 pub(super) fn read(section: &mut Section<'_>, nodes: Nodes<'_>) -> Option<Networks> {
+    let mut upstream_probe = UpstreamProbeKind::Gateway;
     let upstream = section.section("upstream", |section| {
+        upstream_probe = section.or("probe", UpstreamProbeKind::Gateway);
         read_network(section, NetworkKind::Upstream, nodes)
     });
     let cluster = section.section("cluster", |section| {
@@ -232,6 +260,7 @@ pub(super) fn read(section: &mut Section<'_>, nodes: Nodes<'_>) -> Option<Networ
         upstream: upstream?,
         cluster: cluster?,
         storage: storage?,
+        upstream_probe,
     };
     check_together(&networks, nodes.own, section.findings());
     Some(networks)

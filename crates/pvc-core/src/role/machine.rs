@@ -2,7 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::view::{Because, DropReason, Eligibility, Observation, RoleTiming, Step};
+use super::peers::Peers;
+use super::view::{
+    Because, DropReason, Eligibility, Observation, OwnUpstream, RoleTiming, Step, VacateReason,
+};
 use crate::ids::{Incarnation, NodeName, ZnodeVersion};
 use crate::lease::{LeaseRight, Sighting, sight};
 use crate::records::{PrimaryRecord, RoleLease};
@@ -69,6 +72,14 @@ pub struct RoleMachine {
     unserved_since: Option<BootTime>,
     /// When the loop last looked at the clock while holding the role.
     looked_at: BootTime,
+    /// The other coordinators.
+    peers: Peers,
+    /// Whether this node reaches the upstream network.
+    upstream: OwnUpstream,
+    /// When the role was last seen to leave a node that did not reach the upstream network.
+    upstream_move_at: Option<BootTime>,
+    /// The store was seen to go back in time: nothing is claimed or started before.
+    not_before: BootTime,
 }
 
 impl RoleMachine {
@@ -89,7 +100,22 @@ impl RoleMachine {
             sit_out_until: BootTime::ZERO,
             unserved_since: None,
             looked_at: BootTime::ZERO,
+            peers: Peers::default(),
+            upstream: OwnUpstream::Unknown,
+            upstream_move_at: None,
+            not_before: BootTime::ZERO,
         }
+    }
+
+    /// Takes in whether this node reaches the upstream network.
+    pub fn set_upstream(&mut self, upstream: OwnUpstream) {
+        self.upstream = upstream;
+    }
+
+    /// Whether the other coordinators must be looked at although the record has not changed: whoever wants to leave
+    /// the role to one of them must know that it is alive now.
+    pub fn watches_peers(&self) -> bool {
+        matches!(self.upstream, OwnUpstream::Down { .. })
     }
 
     /// What this node holds of the role.
@@ -119,6 +145,13 @@ impl RoleMachine {
             // We were named and did not start in time, or somebody asked us to stand by: another's turn.
             self.sit_out_until = now + self.timing.sit_out;
         }
+        if self.went_back(&seen) {
+            self.not_before = now + self.timing.lease.claim_after();
+        }
+        if self.left_a_node_without_upstream(&seen) {
+            self.upstream_move_at = Some(now);
+        }
+        self.peers.observed(&seen.peers, now, self.timing.peer_fresh);
         self.record = Some(sight(self.record.take(), seen.record, seen.record_version, now));
         self.lease = Some(sight(self.lease.take(), seen.lease, seen.lease_version, now));
         self.coordinators = seen.coordinators;
@@ -127,6 +160,50 @@ impl RoleMachine {
             false => self.unserved_since.or(Some(now)),
         };
         self.adopt_what_is_ours();
+    }
+
+    /// Versions only grow. If they shrink the store was restored from a snapshot: what it says of the role lease, a
+    /// release too, may be older than a right that still stands.
+    fn went_back(&self, seen: &Observation) -> bool {
+        let record = self.record.as_ref();
+        let lease = self.lease.as_ref();
+        record.is_some_and(|record| seen.record_version < record.version)
+            || lease.is_some_and(|lease| seen.lease_version < lease.version)
+    }
+
+    /// Whether the record has just left a node that says that it does not reach the upstream network: whoever did it,
+    /// that was this minute's move.
+    fn left_a_node_without_upstream(&self, seen: &Observation) -> bool {
+        match self.record.as_ref().map(|record| &record.value) {
+            Some(PrimaryRecord::Node(former)) => {
+                !seen.record.names(former)
+                    && (seen.peers.get(former).and_then(|peer| peer.upstream_up) == Some(false)
+                        || (*former == self.me && self.watches_peers()))
+            }
+            Some(PrimaryRecord::None) | None => false,
+        }
+    }
+
+    /// Whether a coordinator is alive that reaches the upstream network, while this node does not.
+    fn another_is_better(&self, now: BootTime) -> bool {
+        match self.upstream {
+            OwnUpstream::Unknown | OwnUpstream::Up => false,
+            OwnUpstream::Down { .. } => {
+                self.peers
+                    .one_reaches_upstream(&self.me, now, self.timing.peer_fresh)
+            }
+        }
+    }
+
+    /// Whether this node, which holds the role, should leave it to one that reaches the upstream network.
+    fn leaves_for_upstream(&self, now: BootTime) -> bool {
+        let OwnUpstream::Down { since } = self.upstream else {
+            return false;
+        };
+        let moved_lately = self
+            .upstream_move_at
+            .is_some_and(|at| now < at + self.timing.upstream_move_every);
+        now >= since + self.timing.upstream_down_for && !moved_lately && self.another_is_better(now)
     }
 
     /// Whether the node that the record names holds the role lease and says `primary`.
@@ -228,6 +305,14 @@ impl RoleMachine {
             return Step::Vacate {
                 record: tenure.record,
                 named: self.me.clone(),
+                why: VacateReason::ShuttingDown,
+            };
+        }
+        if tenure.stage == Stage::Primary && self.leaves_for_upstream(now) {
+            return Step::Vacate {
+                record: tenure.record,
+                named: self.me.clone(),
+                why: VacateReason::UpstreamDown,
             };
         }
         if now >= tenure.renew_at {
@@ -269,10 +354,14 @@ impl RoleMachine {
             return Step::Vacate {
                 record: record.version,
                 named: self.me.clone(),
+                why: VacateReason::ShuttingDown,
             };
         }
         if eligibility != Eligibility::Eligible {
             return wait(poll, Because::NotEligible(eligibility));
+        }
+        if now < self.not_before {
+            return wait(self.not_before, Because::StoreWentBack);
         }
         match &record.value {
             PrimaryRecord::Node(node) if *node == self.me => self.next_named(record, lease, now),
@@ -328,7 +417,13 @@ impl RoleMachine {
         };
         let holds = matches!(&lease.value, Some(RoleLease::Held { holder, .. }) if holder == named);
         if holds {
-            let claim_at = lease.first_seen + self.timing.lease.claim_after();
+            let mut claim_at = lease.first_seen + self.timing.lease.claim_after();
+            if now >= claim_at && self.another_is_better(now) {
+                claim_at = claim_at + self.timing.upstream_yield;
+                if now < claim_at {
+                    return wait(claim_at, Because::UpstreamDown);
+                }
+            }
             if now >= claim_at {
                 return Step::Claim {
                     record: record.version,
@@ -346,6 +441,7 @@ impl RoleMachine {
             return Step::Vacate {
                 record: record.version,
                 named: named.clone(),
+                why: VacateReason::NotServed,
             };
         }
         wait(give_up_at, Because::AnotherIsNamed)
@@ -376,6 +472,10 @@ impl RoleMachine {
         };
         if now < since + delay {
             return wait(since + delay, Because::ContentionDelay);
+        }
+        let yields_until = since + self.timing.upstream_yield;
+        if now < yields_until && self.another_is_better(now) {
+            return wait(yields_until, Because::UpstreamDown);
         }
         Step::Claim {
             record: record.version,

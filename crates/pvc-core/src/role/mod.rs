@@ -16,7 +16,10 @@
 //! one of the other methods. Everything here takes time as an argument.
 
 mod machine;
+mod peers;
 mod view;
 
 pub use machine::{Phase, RoleMachine, Stage, Tenure};
-pub use view::{Because, DropReason, Eligibility, Observation, RoleTiming, Step};
+pub use view::{
+    Because, DropReason, Eligibility, Observation, OwnUpstream, Peer, RoleTiming, Step, VacateReason,
+};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::ids::{NodeName, ZnodeVersion};
 use crate::lease::LeaseTiming;
 use crate::records::{PrimaryRecord, RoleLease};
-use crate::states::CoordinatorState;
+use crate::states::{CoordinatorState, DaemonState};
 use crate::time::BootTime;
 
 /// The waits of the role protocol, beside those of its lease.
@@ -29,6 +29,17 @@ pub struct RoleTiming {
     pub sit_out: Duration,
     /// A holder whose loop was late by this much drops the addresses: its host's clock may have stood still.
     pub loop_gap: Duration,
+    /// How long a primary's upstream network must be down before it gives the role to a coordinator that reaches it.
+    pub upstream_down_for: Duration,
+    /// The shortest time between two such moves in the cluster: a network that comes and goes must not take the role
+    /// with it each time.
+    pub upstream_move_every: Duration,
+    /// How long a coordinator that does not reach the upstream network leaves a vacant role to those that do. Then it
+    /// contends all the same: a primary without upstream is better than none.
+    pub upstream_yield: Duration,
+    /// How lately a coordinator's node lease must have been seen to move for it to count as alive, and the longest
+    /// time between two looks at it for that.
+    pub peer_fresh: Duration,
     /// The longest wait between two looks at the store while standing by.
     pub poll: Duration,
     /// The longest wait between two looks at the clock while holding the role.
@@ -45,6 +56,10 @@ impl RoleTiming {
         named_deadline: Duration::from_secs(10),
         sit_out: Duration::from_millis(1500),
         loop_gap: Duration::from_secs(1),
+        upstream_down_for: Duration::from_secs(3),
+        upstream_move_every: Duration::from_secs(60),
+        upstream_yield: Duration::from_secs(5),
+        peer_fresh: Duration::from_millis(3500),
         poll: Duration::from_secs(1),
         tick: Duration::from_millis(250),
     };
@@ -63,6 +78,34 @@ pub struct Observation {
     pub lease_version: ZnodeVersion,
     /// What each coordinator says of its own part.
     pub coordinators: BTreeMap<NodeName, CoordinatorState>,
+    /// What else is known of each coordinator.
+    pub peers: BTreeMap<NodeName, Peer>,
+}
+
+/// What is known of a coordinator, to judge whether it could serve better.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Peer {
+    /// How its agent is; `None` if it never said.
+    pub daemon_state: Option<DaemonState>,
+    /// The version of its node lease.
+    pub lease: Option<ZnodeVersion>,
+    /// Whether it reaches the upstream network, as it says itself; `None` if it has not looked yet.
+    pub upstream_up: Option<bool>,
+}
+
+/// Whether this node reaches the upstream network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum OwnUpstream {
+    /// It has not looked yet, or is not to look.
+    #[default]
+    Unknown,
+    /// It does.
+    Up,
+    /// It does not.
+    Down {
+        /// Since the first look that failed.
+        since: BootTime,
+    },
 }
 
 /// Whether this node may become (or stay) primary.
@@ -78,6 +121,8 @@ pub enum Eligibility {
     ShuttingDown,
     /// Its node lease has ended: whatever else it knows is old.
     NodeLeaseEnded,
+    /// The store may tell of the past, and rights that were given before that may not have ended yet.
+    OnHold,
 }
 
 /// Why a holder takes the addresses off.
@@ -127,8 +172,23 @@ pub enum Because {
     NotEligible(Eligibility),
     /// This node gave the role up a moment ago.
     SittingOut,
+    /// This node does not reach the upstream network, and another coordinator does.
+    UpstreamDown,
+    /// The store has gone back in time: rights that were given before that may not have ended yet.
+    StoreWentBack,
     /// This node holds the role and has nothing to do.
     Holding,
+}
+
+/// Why the record is set to none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum VacateReason {
+    /// The named node did not become primary in time.
+    NotServed,
+    /// This node is the one that is named, and its agent was asked to stop.
+    ShuttingDown,
+    /// This node is the one that is named, does not reach the upstream network, and another coordinator does.
+    UpstreamDown,
 }
 
 /// What to do next.
@@ -158,6 +218,8 @@ pub enum Step {
         record: ZnodeVersion,
         /// Whom it named.
         named: NodeName,
+        /// Why.
+        why: VacateReason,
     },
     /// Take the role lease. Both versions must still hold. Addresses may be added only after this succeeded.
     Start {

@@ -19,19 +19,20 @@ mod services;
 
 pub use drop_role::drop_role;
 
+use std::future::Future;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use pvc_common::clock::{Clock as _, HostClock};
-use pvc_common::config::Config;
+use pvc_common::config::{Config, NetworkKind, UpstreamProbeKind};
 use pvc_common::keys;
 use pvc_common::schema::{self, Prepared};
 use pvc_common::store::zookeeper::{ZooKeeperOptions, ZooKeeperStore};
 use pvc_common::store::{Store as _, StoreExt as _, Txn};
 use pvc_core::ids::{Incarnation, NodeName};
 use pvc_core::records::PrimaryRecord;
-use pvc_core::states::DaemonState;
+use pvc_core::states::{DaemonMode, DaemonState};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -41,7 +42,9 @@ use crate::agent::{AgentPhase, AgentState};
 use crate::heartbeat::Heartbeat;
 use crate::host::identity::{IdentityFiles, begin_life};
 use crate::host::network::{KernelNetwork, ensure_bridges};
+use crate::host::upstream::HostUpstream;
 use crate::registration::{Registrant, RegistrationError, register};
+use crate::upstream::UpstreamWatcher;
 use guests::Guests;
 use lease_thread::LeaseThread;
 
@@ -183,6 +186,7 @@ impl Daemon {
         info!("node runs");
         tell_systemd(&[NotifyState::Status("running")]);
         let heartbeat = tokio::spawn(heartbeat.run());
+        let upstream = watch_upstream(&self.config, &store, &agent).map(tokio::spawn);
         let mut guests = tokio::spawn(async move { guests.run(guests_stop).await });
 
         tokio::select! {
@@ -205,6 +209,9 @@ impl Daemon {
             warn!("something is still being done to a guest; the next life of this agent will find out");
         }
         heartbeat.abort();
+        if let Some(upstream) = upstream {
+            upstream.abort();
+        }
         self.publish(&store, DaemonState::Stop).await;
         info!("node agent stops");
         Ok(())
@@ -355,6 +362,38 @@ impl Daemon {
             warn!("no other node has taken the primary role yet");
         }
     }
+}
+
+/// The watch of the upstream network, on a coordinator that is to look.
+fn watch_upstream(
+    config: &Config,
+    store: &ZooKeeperStore,
+    agent: &AgentState,
+) -> Option<impl Future<Output = ()> + Send + use<>> {
+    let networks = &config.cluster.networks;
+    let gateway = match networks.upstream_probe {
+        UpstreamProbeKind::Off => return None,
+        UpstreamProbeKind::Carrier => None,
+        UpstreamProbeKind::Gateway => networks.upstream.ipv4.gateway_address,
+    };
+    if config.mode != DaemonMode::Coordinator || !config.subsystems.networking {
+        return None;
+    }
+    let probe = HostUpstream {
+        device: networks.upstream.device.clone(),
+        bridge: networks.bridge(NetworkKind::Upstream).to_owned(),
+        own: networks.upstream.ipv4.node_address,
+        gateway,
+        sys: "/sys".into(),
+    };
+    let watcher = UpstreamWatcher::new(
+        store.clone(),
+        HostClock,
+        probe,
+        config.node.clone(),
+        agent.clone(),
+    );
+    Some(watcher.run())
 }
 
 enum JoinError {

@@ -12,14 +12,14 @@ use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
 
 use super::netlink::Link;
 
-type Mac = [u8; 6];
+pub(super) type Mac = [u8; 6];
 
 const BROADCAST: Mac = [0xff; 6];
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 
 /// ARP operation numbers.
 const ARP_REQUEST: u16 = 1;
-const ARP_REPLY: u16 = 2;
+pub(super) const ARP_REPLY: u16 = 2;
 
 /// Announces `ip` on an Ethernet interface.
 pub(super) fn send(ip: IpAddr, link: &Link) -> io::Result<()> {
@@ -53,7 +53,7 @@ pub(super) fn send(ip: IpAddr, link: &Link) -> io::Result<()> {
 }
 
 /// A whole Ethernet frame: broadcast, sender and target both `ip`.
-fn gratuitous_arp(operation: u16, mac: Mac, ip: Ipv4Addr) -> Vec<u8> {
+pub(super) fn gratuitous_arp(operation: u16, mac: Mac, ip: Ipv4Addr) -> Vec<u8> {
     let mut frame = Vec::with_capacity(42);
     frame.extend(BROADCAST);
     frame.extend(mac);
@@ -65,6 +65,14 @@ fn gratuitous_arp(operation: u16, mac: Mac, ip: Ipv4Addr) -> Vec<u8> {
     // RFC 5227: the target's hardware address is ignored in a request; repeating ours makes replies well-formed.
     frame.extend(if operation == ARP_REPLY { mac } else { [0; 6] });
     frame.extend(ip.octets());
+    frame
+}
+
+/// A whole Ethernet frame: who has `wanted`? Tell `own`.
+pub(super) fn arp_request(mac: Mac, own: Ipv4Addr, wanted: Ipv4Addr) -> Vec<u8> {
+    let mut frame = gratuitous_arp(ARP_REQUEST, mac, own);
+    frame.truncate(frame.len() - wanted.octets().len());
+    frame.extend(wanted.octets());
     frame
 }
 
@@ -80,7 +88,7 @@ fn unsolicited_advertisement(mac: Mac, ip: Ipv6Addr) -> Vec<u8> {
 }
 
 /// Where a frame leaves: the interface of that index.
-fn packet_address(index: u32) -> io::Result<SockAddr> {
+pub(super) fn packet_address(index: u32) -> io::Result<SockAddr> {
     let too_large = |_| io::Error::from(io::ErrorKind::InvalidInput);
     let mut storage = SockAddrStorage::zeroed();
     // SAFETY: `sockaddr_ll` is one of the C socket address types that the storage is made for.

@@ -16,6 +16,7 @@ pub mod power;
 pub mod services;
 #[cfg(test)]
 mod testing;
+pub mod upstream;
 
 use std::collections::BTreeMap;
 use std::future::Future;

@@ -13,7 +13,8 @@ use pvc_common::store::{ReadError, Store, StoreError, Txn, Watch as _, ZnodeVers
 use pvc_core::ids::{Incarnation, NodeName};
 use pvc_core::records::{PrimaryRecord, RoleLease};
 use pvc_core::role::{
-    Because, DropReason, Eligibility, Observation, Phase, RoleMachine, RoleTiming, Stage, Step, Tenure,
+    Because, DropReason, Eligibility, Observation, Peer, Phase, RoleMachine, RoleTiming, Stage, Step, Tenure,
+    VacateReason,
 };
 use pvc_core::states::CoordinatorState;
 use pvc_core::time::BootTime;
@@ -143,7 +144,9 @@ impl<S: Store, C: Clock, N: HostNetwork, R: RoleServices> RoleKeeper<S, C, N, R>
     pub async fn round(&mut self) {
         let now = self.parts.clock.now();
         self.parts.pulse.beat(now);
-        if !self.fresh || (self.standing_by() && now.since(self.observed_at) >= self.timing.poll) {
+        self.machine.set_upstream(self.parts.agent.upstream().get());
+        let looks_by_timer = self.standing_by() || self.machine.watches_peers();
+        if !self.fresh || (looks_by_timer && now.since(self.observed_at) >= self.timing.poll) {
             self.observe().await;
         }
         let eligibility = self.eligibility();
@@ -163,7 +166,7 @@ impl<S: Store, C: Clock, N: HostNetwork, R: RoleServices> RoleKeeper<S, C, N, R>
                 lease,
                 silent_holder,
             } => self.claim(record, lease, silent_holder).await,
-            Step::Vacate { record, named } => self.vacate(record, &named).await,
+            Step::Vacate { record, named, why } => self.vacate(record, &named, why).await,
             Step::Start {
                 record,
                 lease,
@@ -186,7 +189,15 @@ impl<S: Store, C: Clock, N: HostNetwork, R: RoleServices> RoleKeeper<S, C, N, R>
 
     fn eligibility(&self) -> Eligibility {
         let now = self.parts.clock.now();
+        let on_hold = self.parts.agent.hold().reason();
         match self.parts.agent.phase() {
+            // Every right of the store's other past has ended after that time. Then the role is as safe as ever: it
+            // goes by its lease alone.
+            AgentPhase::Running
+                if on_hold.is_some_and(|(since, _)| now < since + self.timing.lease.claim_after()) =>
+            {
+                Eligibility::OnHold
+            }
             AgentPhase::Starting => Eligibility::Starting,
             AgentPhase::ShuttingDown => Eligibility::ShuttingDown,
             AgentPhase::Running if !self.parts.agent.node_right().holds(now) => Eligibility::NodeLeaseEnded,
@@ -381,11 +392,20 @@ impl<S: Store, C: Clock, N: HostNetwork, R: RoleServices> RoleKeeper<S, C, N, R>
         }
     }
 
-    async fn vacate(&mut self, record: ZnodeVersion, named: &NodeName) {
+    async fn vacate(&mut self, record: ZnodeVersion, named: &NodeName, why: VacateReason) {
         let txn = Txn::new().set(&keys::config().primary_node(), &PrimaryRecord::None, record);
         match self.commit(txn).await {
-            Ok(_) if *named == self.parts.me => info!("gave up the primary record"),
-            Ok(_) => warn!(node = %named, "the named node did not become primary: the record is set to none"),
+            Ok(_) => match why {
+                VacateReason::ShuttingDown => info!("gave up the primary record"),
+                VacateReason::UpstreamDown => {
+                    warn!(
+                        "the upstream network is not reached from here but from another coordinator: gave up the primary record"
+                    );
+                }
+                VacateReason::NotServed => {
+                    warn!(node = %named, "the named node did not become primary: the record is set to none");
+                }
+            },
             Err(error) => debug!(%error, "the primary record was not set to none"),
         }
     }
@@ -638,6 +658,12 @@ async fn read_observation<S: Store>(store: &S, coordinators: &[NodeName]) -> Res
         .collect();
     let mut paths = vec![record_key.path().to_owned(), lease_key.path().to_owned()];
     paths.extend(state_keys.iter().map(|key| key.path().to_owned()));
+    for node in coordinators {
+        let own = keys::node(node);
+        paths.push(own.daemon_state().path().to_owned());
+        paths.push(own.upstream().path().to_owned());
+        paths.push(keys::lease_node(node).path().to_owned());
+    }
     let znodes = store.read_many(&paths).await?;
     let at = |index: usize| znodes.get(index).and_then(Option::as_ref);
     let record = record_key.decode_required(at(0))?;
@@ -649,7 +675,34 @@ async fn read_observation<S: Store>(store: &S, coordinators: &[NodeName]) -> Res
             states.insert(node.clone(), state.value);
         }
     }
+    let facts_at = 2 + coordinators.len();
+    let peers = coordinators
+        .iter()
+        .enumerate()
+        .map(|(index, node)| {
+            let own = keys::node(node);
+            let at = |fact: usize| at(facts_at + index * 3 + fact);
+            let upstream = own
+                .upstream()
+                .decode(at(1))
+                .ok()
+                .flatten()
+                .and_then(|found| found.value);
+            let peer = Peer {
+                daemon_state: own
+                    .daemon_state()
+                    .decode(at(0))
+                    .ok()
+                    .flatten()
+                    .map(|found| found.value),
+                lease: at(2).map(|znode| znode.version),
+                upstream_up: upstream.map(|reading| reading.up),
+            };
+            (node.clone(), peer)
+        })
+        .collect();
     Ok(Observation {
+        peers,
         record: record.value,
         record_version: record.version,
         lease: lease.value,

@@ -241,7 +241,9 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
     }
 
     fn fitness(&self, now: BootTime, fenced: bool) -> NodeFitness {
-        if self.parts.agent.phase() != AgentPhase::Running {
+        if self.parts.agent.hold().is_on() {
+            NodeFitness::OnHold
+        } else if self.parts.agent.phase() != AgentPhase::Running {
             NodeFitness::NotRunning
         } else if !self.parts.agent.node_right().holds(now) {
             NodeFitness::LeaseEnded

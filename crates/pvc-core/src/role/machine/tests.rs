@@ -1,7 +1,10 @@
 //! One test per rule of the role. Each says what would go wrong in a datacentre without it.
 
+mod upstream;
+
 use std::time::Duration;
 
+use super::super::view::Peer;
 use super::*;
 use crate::ids::{BootId, MachineId};
 
@@ -48,6 +51,7 @@ struct Store {
     lease: Option<RoleLease>,
     lease_version: i32,
     says: Vec<(&'static str, CoordinatorState)>,
+    peers: BTreeMap<NodeName, Peer>,
 }
 
 impl Store {
@@ -58,6 +62,7 @@ impl Store {
             lease,
             lease_version: 70,
             says: vec![],
+            peers: BTreeMap::new(),
         }
     }
 
@@ -91,6 +96,7 @@ impl Store {
                     .iter()
                     .map(|(name, state)| (node(name), *state))
                     .collect(),
+                peers: self.peers.clone(),
             },
             now,
         );
@@ -431,7 +437,8 @@ fn a_named_node_that_does_not_start_is_given_up_and_sits_out() {
         machine.next(at(10_000), Eligibility::Eligible),
         Step::Vacate {
             record: ZnodeVersion(5),
-            named: node("hv2")
+            named: node("hv2"),
+            why: VacateReason::NotServed,
         }
     );
     // The same, seen by the node that was named.
@@ -478,6 +485,7 @@ fn only_an_eligible_node_claims_or_starts() {
         Eligibility::Starting,
         Eligibility::ShuttingDown,
         Eligibility::NodeLeaseEnded,
+        Eligibility::OnHold,
     ] {
         for store in [
             Store::new("none", Some(RoleLease::Released)),
@@ -495,13 +503,15 @@ fn only_an_eligible_node_claims_or_starts() {
                     step,
                     Step::Vacate {
                         record: ZnodeVersion(5),
-                        named: node("hv1")
+                        named: node("hv1"),
+                        why: VacateReason::ShuttingDown,
                     }
                 );
             }
             Eligibility::Hypervisor
             | Eligibility::Starting
             | Eligibility::NodeLeaseEnded
+            | Eligibility::OnHold
             | Eligibility::Eligible => {
                 assert_eq!(waits_for(&step), Some(Because::NotEligible(eligibility)));
             }
@@ -516,7 +526,8 @@ fn a_primary_that_shuts_down_vacates_the_record_first() {
         machine.next(at(100), Eligibility::ShuttingDown),
         Step::Vacate {
             record: ZnodeVersion(5),
-            named: node("hv1")
+            named: node("hv1"),
+            why: VacateReason::ShuttingDown,
         }
     );
     store.record("none").show(&mut machine, at(110));

@@ -9,6 +9,7 @@ mod osds;
 pub mod power;
 pub mod storage;
 pub mod task;
+pub mod upstream;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -19,6 +20,7 @@ pub use network::FakeNetwork;
 pub use power::{FakeBmc, FakePower};
 pub use storage::{FakeCeph, FakeStorage};
 pub use task::{FakeTask, TaskControl};
+pub use upstream::FakeUpstream;
 
 /// Locks `mutex` even if a test panicked while it held it: the fake's state is then still the best there is.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

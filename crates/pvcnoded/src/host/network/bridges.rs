@@ -318,7 +318,7 @@ impl Work {
 
 #[cfg(test)]
 mod tests {
-    use pvc_common::config::{Addresses, Network, Selection};
+    use pvc_common::config::{Addresses, Network, Selection, UpstreamProbeKind};
 
     use super::*;
     use crate::host::testing::{in_namespace, ip};
@@ -354,6 +354,7 @@ mod tests {
             upstream: network(devices[0], 100, 1400),
             cluster: network(devices[1], 101, 1450),
             storage: network(devices[2], 102, 1500),
+            upstream_probe: UpstreamProbeKind::Gateway,
         }
     }
 

@@ -6,6 +6,7 @@
 mod interleaved;
 mod random;
 mod tenures;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -17,12 +18,14 @@ use pvc_common::store::memory::{Fate, MemoryServer, MemoryStore};
 use pvc_common::store::{StoreExt as _, Versioned};
 use pvc_core::ids::{BootId, MachineId};
 use pvc_core::lease::LeaseRight;
+use pvc_core::states::DaemonState;
 
 use super::*;
 use crate::host::RoleNetwork;
 use crate::host::fake::network::NetworkEvent;
 use crate::host::fake::task::run_all;
-use crate::host::fake::{FakeNetwork, FakeTask, MeddledStore, TaskControl, VirtualClock};
+use crate::host::fake::{FakeNetwork, FakeTask, FakeUpstream, MeddledStore, TaskControl, VirtualClock};
+use crate::upstream::UpstreamWatcher;
 
 const NODES: [&str; 3] = ["hv1", "hv2", "hv3"];
 
@@ -62,12 +65,23 @@ impl RoleServices for Services {
     }
 }
 
+/// The node lease, as far as the others see it: it moves.
+async fn renew_for_ever(store: MemoryStore, clock: VirtualClock, node: usize) {
+    loop {
+        let path = keys::lease_node(&name(node)).path().to_owned();
+        let renewed = store.commit(Txn::new().overwrite_path(path, "")).await;
+        clock.sleep(secs(1)).await;
+        drop(renewed);
+    }
+}
+
 /// A host and the agent on it.
 struct Host {
     network: FakeNetwork,
     store: MemoryStore,
     agent: AgentState,
     services: Services,
+    upstream: FakeUpstream,
     task: TaskControl,
     lives: u64,
     directory: PathBuf,
@@ -96,6 +110,7 @@ impl Cluster {
             "/config/primary_node",
             "/leases",
             "/leases/primary",
+            "/leases/nodes",
             "/nodes",
         ] {
             tree = tree.create_path(path, "");
@@ -104,6 +119,9 @@ impl Cluster {
             let keys = keys::node(&name(node));
             tree = tree.create_path(keys.path(), "coordinator");
             tree = tree.create(&keys.coordinator_state(), &CoordinatorState::Secondary);
+            tree = tree.create(&keys.daemon_state(), &DaemonState::Run);
+            tree = tree.create(&keys.upstream(), &None);
+            tree = tree.create(&pvc_common::keys::lease_node(&name(node)), &None);
         }
         tree = tree.create_path(keys::config().upstream_ip().path(), "");
         clock.run(secs(1), admin.commit(tree)).unwrap().unwrap();
@@ -113,6 +131,7 @@ impl Cluster {
                 store: server.client(),
                 agent: AgentState::new(),
                 services: Services(Arc::new(AtomicBool::new(true))),
+                upstream: FakeUpstream::new(),
                 task: TaskControl::default(),
                 lives: 0,
                 directory: directory.path().join(NODES[node]),
@@ -155,10 +174,21 @@ impl Cluster {
         let store = host.store.clone();
         let mut keeper = self.keeper(node, store);
         let host = &self.hosts[node];
-        let work = Box::pin(async move {
+        let watcher = UpstreamWatcher::new(
+            host.store.clone(),
+            clock.clone(),
+            host.upstream.clone(),
+            name(node),
+            host.agent.clone(),
+        );
+        let renewals = renew_for_ever(host.store.clone(), clock.clone(), node);
+        let role = async move {
             loop {
                 keeper.round().await;
             }
+        };
+        let work = Box::pin(async move {
+            futures::join!(role, watcher.run(), renewals);
         });
         let running = FakeTask::new(host.task.clone(), work);
         self.running.retain(|(other, _)| *other != node);

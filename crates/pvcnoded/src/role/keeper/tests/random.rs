@@ -1,5 +1,7 @@
 //! Random faults.
 
+use pvc_core::upstream::UpstreamLook;
+
 use super::*;
 
 /// What may be done to a cluster at random.
@@ -23,6 +25,8 @@ enum Fault {
     RestoreQuorum,
     Stall(usize, u64),
     RemoveByHand(usize),
+    LoseUpstream(usize),
+    RestoreUpstream(usize),
 }
 
 fn fault() -> impl Strategy<Value = Fault> {
@@ -46,7 +50,9 @@ fn fault() -> impl Strategy<Value = Fault> {
         1 => Just(Fault::LoseQuorum),
         1 => Just(Fault::RestoreQuorum),
         1 => (node.clone(), 100u64..9000).prop_map(|(node, ms)| Fault::Stall(node, ms)),
-        1 => node.prop_map(Fault::RemoveByHand),
+        1 => node.clone().prop_map(Fault::RemoveByHand),
+        2 => node.clone().prop_map(Fault::LoseUpstream),
+        1 => node.prop_map(Fault::RestoreUpstream),
     ]
 }
 
@@ -82,6 +88,10 @@ fn apply(cluster: &mut Cluster, quorum: &mut bool, fault: &Fault) {
         Fault::Stall(node, ms) => cluster.hosts[*node]
             .network
             .stall_next(Duration::from_millis(*ms)),
+        Fault::LoseUpstream(node) => {
+            cluster.hosts[*node].upstream.show(UpstreamLook::GatewaySilent);
+        }
+        Fault::RestoreUpstream(node) => cluster.hosts[*node].upstream.show(UpstreamLook::Reached),
         Fault::RemoveByHand(node) => {
             cluster.hosts[*node].network.remove(&addresses()[0]).unwrap();
         }
