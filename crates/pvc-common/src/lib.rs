@@ -3,6 +3,7 @@
 //! * [`store`]: the coordination store behind one trait, with two implementations (ZooKeeper and in memory).
 //! * [`clock`]: the boot clock and waiting, behind one trait.
 //! * [`command`]: programs of the host, behind one trait, with deadlines.
+//! * [`faults`]: what is wrong in the cluster, for administrators.
 //! * [`lock`]: exclusive locks over the store.
 //! * [`keys`]: the store's typed keys and how their values are written.
 //! * [`schema`]: the store's layout, made, checked and migrated; the keys of new nodes and guests.
@@ -14,6 +15,7 @@
 pub mod clock;
 pub mod command;
 pub mod config;
+pub mod faults;
 pub mod keys;
 pub mod lock;
 pub mod pause;
