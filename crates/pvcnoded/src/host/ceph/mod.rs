@@ -178,16 +178,32 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
         if let Some(error) = first_error {
             return Err(error);
         }
-        // What the map says now is the proof; an acknowledgement is only a claim.
+        // What the map says now is the proof; an acknowledgement is only a claim. Above all Ceph keeps the first entry
+        // for a client and its end, and acknowledges a second one all the same.
         let action = "read the blocklist back";
         let map = self.map(action).await?;
-        match clients.iter().find(|client| !map.blocklist.contains(*client)) {
-            Some(client) => Err(failed(
-                action,
-                format_args!("{client} is not in the map {}", map.epoch),
-            )),
-            None => Ok(map.epoch),
+        for client in clients {
+            match map.blocklist.get(client) {
+                Some(entry) if entry.lasts() => {}
+                Some(entry) => {
+                    return Err(failed(
+                        action,
+                        format_args!(
+                            "{client} is barred only until {}, by somebody else: that entry must go first (ceph osd \
+                             blocklist rm {client})",
+                            entry.until
+                        ),
+                    ));
+                }
+                None => {
+                    return Err(failed(
+                        action,
+                        format_args!("{client} is not in the map {}", map.epoch),
+                    ));
+                }
+            }
         }
+        Ok(map.epoch)
     }
 
     async fn map(&self, action: &str) -> Result<parse::OsdMap, StorageError> {
@@ -276,8 +292,7 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
 
     async fn unlock(&self, volume: &VolumeId, lock: &RbdLock) -> Result<Changed, StorageError> {
         let action = format!("remove the lock {:?} of {volume}", lock.id);
-        // Its owner is barred by this too, and the entry replaces one that may be there: with the default of one hour
-        // it would cut the ten years of a fence short.
+        // Its owner is barred by this too, for one hour if nothing else is said, and nobody could make that longer.
         let lasts = format!("--rbd_blocklist_expire_seconds={}", blocklist_lasts().as_secs());
         let call = self.invocation(Program::Rbd).arg(lasts).args([
             "lock",

@@ -1,6 +1,6 @@
 //! Output of `rbd` and `ceph` with `--format json`, read into types.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use pvc_core::ids::CephClient;
@@ -59,17 +59,35 @@ pub(super) struct OsdMap {
     /// Its number.
     pub(super) epoch: MapEpoch,
     /// The clients that are barred.
-    pub(super) blocklist: BTreeSet<CephClient>,
+    pub(super) blocklist: BTreeMap<CephClient, Entry>,
     /// The OSDs that have ever been up.
     pub(super) osds: Vec<OsdState>,
+}
+
+/// An entry of the blocklist.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Entry {
+    /// Its end, as Ceph prints it.
+    pub(super) until: String,
+    /// From the map's last change until its end, in calendar years; both are times of the monitors.
+    years: i32,
+}
+
+impl Entry {
+    /// Whether it outlives every pause of its client. Our own last for ten years; one of five still does.
+    pub(super) fn lasts(&self) -> bool {
+        const YEARS: i32 = 5;
+        self.years >= YEARS
+    }
 }
 
 #[derive(Deserialize)]
 struct Dump {
     epoch: u64,
+    modified: String,
     osds: Vec<DumpedOsd>,
     /// By address, with the end of each entry.
-    blocklist: BTreeMap<String, serde::de::IgnoredAny>,
+    blocklist: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -97,16 +115,28 @@ pub(super) fn osd_map(text: &str) -> Result<OsdMap, serde_json::Error> {
             None => {}
         }
     }
+    let changed = year(&dump.modified)?;
+    let mut blocklist = BTreeMap::new();
+    for (address, until) in dump.blocklist {
+        // What is no client can't be one that we look for.
+        if let Ok(client) = address.parse() {
+            let years = year(&until)? - changed;
+            blocklist.insert(client, Entry { until, years });
+        }
+    }
     Ok(OsdMap {
         epoch: MapEpoch(dump.epoch),
-        // What is no client (a whole host, `ADDRESS:0/0`, is one here) can't be one that we look for.
-        blocklist: dump
-            .blocklist
-            .keys()
-            .filter_map(|addr| addr.parse().ok())
-            .collect(),
+        blocklist,
         osds,
     })
+}
+
+/// The year of a time such as `2036-11-19T22:31:30.301604+0000`.
+fn year(time: &str) -> Result<i32, serde_json::Error> {
+    let digits = time.split('-').next().filter(|digits| digits.len() == 4);
+    digits
+        .and_then(|digits| digits.parse().ok())
+        .ok_or_else(|| serde::de::Error::custom(format_args!("{time:?} is no time")))
 }
 
 /// The host in `ADDRESS:PORT/NONCE`. One that never was up is at `:/0` or `-`.

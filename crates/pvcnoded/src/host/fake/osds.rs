@@ -79,32 +79,36 @@ impl OsdMap {
             .map_or(MapEpoch(0), |(epoch, _)| *epoch)
     }
 
-    /// New entries, all in one map, each as long as [`blocklist_lasts`] says. As in Ceph a new entry replaces the old.
+    /// New entries, all in one map, each as long as [`blocklist_lasts`] says. Gives the epoch, and the clients whose
+    /// entries end too soon: as in Ceph an entry that is there stays as it is.
     pub(super) fn bar<'a>(
         &mut self,
         clients: impl IntoIterator<Item = &'a CephClient>,
         now: BootTime,
-    ) -> MapEpoch {
+    ) -> (MapEpoch, Vec<CephClient>) {
+        self.settle(now);
         let epoch = self.commit(now);
+        let lasts = blocklist_lasts();
+        let mut too_soon = Vec::new();
         for client in clients {
-            self.enter(client, epoch, now, now + blocklist_lasts());
+            let expires = now + lasts;
+            let entry = self
+                .blocklist
+                .entry(client.clone())
+                .or_insert(Entry { epoch, expires });
+            if entry.expires < now + lasts / 2 {
+                too_soon.push(client.clone());
+            }
         }
-        epoch
+        (epoch, too_soon)
     }
 
     pub(super) fn bar_until(&mut self, client: &CephClient, now: BootTime, expires: BootTime) {
+        self.settle(now);
         let epoch = self.commit(now);
-        self.enter(client, epoch, now, expires);
-    }
-
-    fn enter(&mut self, client: &CephClient, epoch: MapEpoch, now: BootTime, expires: BootTime) {
-        // A client that was barred already stays so at OSDs that know the earlier entry.
-        let epoch = self
-            .blocklist
-            .get(client)
-            .filter(|entry| now < entry.expires)
-            .map_or(epoch, |entry| entry.epoch);
-        self.blocklist.insert(client.clone(), Entry { epoch, expires });
+        self.blocklist
+            .entry(client.clone())
+            .or_insert(Entry { epoch, expires });
     }
 
     pub(super) fn barred(&self) -> BTreeSet<CephClient> {

@@ -195,7 +195,8 @@ impl FakeCeph {
         state.map.barred()
     }
 
-    /// Bars a client for `lasts` only, as an entry with Ceph's default of one hour does.
+    /// Bars a client for `lasts` only, as an entry with Ceph's default of one hour does. As long as it is there no longer
+    /// one can be made.
     pub fn blocklist_for(&self, client: &CephClient, lasts: Duration) {
         let now = self.clock.now();
         let mut state = locked(&self.state);
@@ -348,11 +349,18 @@ impl Storage for FakeStorage {
         if clients.is_empty() {
             return Ok(state.map.epoch());
         }
-        let epoch = state.map.bar(clients, now);
+        let (epoch, too_soon) = state.map.bar(clients, now);
         for client in clients {
             state.drop_watches(client);
         }
-        Ok(epoch)
+        if too_soon.is_empty() {
+            Ok(epoch)
+        } else {
+            Err(StorageError::Failed {
+                action: "blocklist clients".to_owned(),
+                reason: format!("{too_soon:?} are barred already, by entries that end too soon"),
+            })
+        }
     }
 
     async fn osds(&self) -> Result<Vec<OsdState>, StorageError> {
@@ -517,6 +525,12 @@ mod tests {
         assert!(ceph.blocklisted().is_empty());
         assert_eq!(ceph.write(&volume, &awake), WriteOutcome::Blocklisted);
         assert_eq!(ceph.write(&volume, &frozen), WriteOutcome::Written);
+        // Whoever was barred by somebody else for a while can't be barred for longer until then.
+        let other = ceph.open(&volume, host(2)).unwrap();
+        ceph.blocklist_for(&other, MINUTE);
+        let storage = ceph.connection();
+        let outcome = clock.run(MINUTE, storage.blocklist(std::slice::from_ref(&other)));
+        assert!(outcome.unwrap().is_err());
         // An entry of a fence outlives any pause.
         bar(&clock, &ceph, &frozen);
         clock.advance(MINUTE * 60 * 24 * 365);
