@@ -2,9 +2,9 @@
 //!
 //! * [`agent`]: where the agent is in its life, shared by its loops.
 //! * [`daemon`]: the process: threads, loops, start and stop.
-//! * [`placement`]: a node for a guest.
 //! * [`registration`]: this life takes its place in the store.
 //! * [`node_lease`]: this agent is alive.
+//! * [`fence`]: nodes that have died are proven dead, and their guests run elsewhere.
 //! * [`heartbeat`]: what is measured here, for people.
 //! * [`role`]: this node's part in the primary role.
 //! * [`upstream`]: whether this node reaches the upstream network.
@@ -13,6 +13,7 @@
 //! * [`host`]: the outside world, behind seams.
 pub mod agent;
 pub mod daemon;
+pub mod fence;
 pub mod heartbeat;
 pub mod host;
 pub mod node_lease;

@@ -50,6 +50,8 @@ struct Heard {
 #[derive(Debug, Clone, Default)]
 pub struct SilenceJudge {
     last: Option<(BootTime, BootTime)>,
+    /// Whether there has been a round at all.
+    begun: bool,
     heard: BTreeMap<NodeName, Heard>,
 }
 
@@ -84,12 +86,14 @@ impl SilenceJudge {
                         Heard {
                             seen,
                             since: look.answered,
-                            moved: false,
+                            // A node that was not there before has registered since.
+                            moved: self.begun,
                         },
                     );
                 }
             }
         }
+        self.begun = true;
         consecutive
     }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::record::{FencePhase, FenceRecord};
 use super::silence::SilenceJudge;
 use crate::ids::NodeName;
+use crate::lease::LeaseTiming;
 use crate::protection::{Protection, stands};
 use crate::records::NodeLease;
 use crate::states::DaemonState;
@@ -24,8 +25,18 @@ pub struct SuspicionSettings {
 }
 
 impl SuspicionSettings {
-    /// The settings of the daemons, for a configured silence.
-    pub const fn new(suspected_after: Duration) -> SuspicionSettings {
+    /// The settings of the daemons, for a number of renewals missed.
+    ///
+    /// Rounds are a renewal's period apart, and a silence is counted from the answer of one to the question of another:
+    /// with `n` renewals missed it is a little less than `n` periods. A tenth of a period makes up for that; without it
+    /// each suspicion would come a whole round late.
+    pub fn missed(renewals: u32) -> SuspicionSettings {
+        let period = LeaseTiming::DEFAULT.period;
+        SuspicionSettings::after(period * renewals - period / 10)
+    }
+
+    /// The settings of the daemons, for a silence.
+    pub const fn after(suspected_after: Duration) -> SuspicionSettings {
         SuspicionSettings {
             suspected_after,
             cold_start_grace: Duration::from_secs(300),
@@ -197,7 +208,7 @@ mod tests {
     use crate::fence::silence::{LeaseLook, SeenLease};
     use crate::ids::{BootId, Incarnation, MachineId, ZnodeVersion};
 
-    const SETTINGS: SuspicionSettings = SuspicionSettings::new(Duration::from_secs(6));
+    const SETTINGS: SuspicionSettings = SuspicionSettings::after(Duration::from_secs(6));
 
     fn name(number: usize) -> NodeName {
         NodeName::new(format!("hv{number}")).unwrap()

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use pvc_common::clock::{Clock as _, HostClock};
+use pvc_common::command::HostCommandRunner;
 use pvc_common::config::{Config, NetworkKind, UpstreamProbeKind};
 use pvc_common::keys;
 use pvc_common::schema::{self, Prepared};
@@ -39,10 +40,14 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::agent::{AgentPhase, AgentState};
+use crate::fence::{FenceParts, FenceSettings, Fencer, OwnFence};
 use crate::heartbeat::Heartbeat;
+use crate::host::ceph::{CephAccess, CephCommands};
 use crate::host::identity::{IdentityFiles, begin_life};
 use crate::host::network::{KernelNetwork, ensure_bridges};
+use crate::host::power::Ipmitool;
 use crate::host::upstream::HostUpstream;
+use crate::node_lease::Hearing;
 use crate::registration::{Registrant, RegistrationError, register};
 use crate::upstream::UpstreamWatcher;
 use guests::Guests;
@@ -174,12 +179,32 @@ impl Daemon {
             () = &mut stop => return Ok(()),
             registered = self.join_cluster(&store, &agent) => registered?,
         };
-        let hearing = crate::node_lease::Hearing::new();
+        let hearing = Hearing::new();
         let mut lost = leases.hold(&self.config, &self.incarnation, &agent, registered, &hearing)?;
         let (stop_guests, guests_stop) = watch::channel(false);
         let mut guests = guests.prepare().await;
         let heartbeat = Heartbeat::new(&self.config, store.clone(), agent.clone(), guests.statistics());
-        agent.enter(AgentPhase::Running);
+        let own_fence = OwnFence::new(
+            store.clone(),
+            HostClock,
+            self.config.node.clone(),
+            self.incarnation.clone(),
+            agent.clone(),
+            guests.is_empty(),
+        );
+        let own_fence = tokio::spawn(own_fence.run());
+        let run = async {
+            while agent.phase() == AgentPhase::Starting {
+                agent.phase_changed().await;
+            }
+        };
+        // Guests of an earlier life are ended, and nothing is started, while a fence of this node is open.
+        tokio::select! {
+            biased;
+            () = &mut stop => return Ok(()),
+            reason = lost.recv() => anyhow::bail!(reason.unwrap_or_else(|| "the lease thread has ended".to_owned())),
+            () = run => {}
+        }
         if let Err(error) = heartbeat.publish_state(DaemonState::Run).await {
             warn!(%error, "failed to publish that this node runs; the heartbeat will");
         }
@@ -187,6 +212,9 @@ impl Daemon {
         tell_systemd(&[NotifyState::Status("running")]);
         let heartbeat = tokio::spawn(heartbeat.run());
         let upstream = watch_upstream(&self.config, &store, &agent).map(tokio::spawn);
+        let fencer = self
+            .fencer(&store, &agent, &hearing)
+            .map(|fencer| tokio::spawn(fencer.run()));
         let mut guests = tokio::spawn(async move { guests.run(guests_stop).await });
 
         tokio::select! {
@@ -212,9 +240,44 @@ impl Daemon {
         if let Some(upstream) = upstream {
             upstream.abort();
         }
+        own_fence.abort();
+        if let Some(fencer) = fencer {
+            // Whatever it was doing is on record, and another coordinator carries it on.
+            fencer.abort();
+        }
         self.publish(&store, DaemonState::Stop).await;
         info!("node agent stops");
         Ok(())
+    }
+
+    /// A coordinator watches all others.
+    fn fencer(
+        &self,
+        store: &ZooKeeperStore,
+        agent: &AgentState,
+        hearing: &Hearing,
+    ) -> Option<Fencer<ZooKeeperStore, HostClock, Ipmitool<HostCommandRunner>, CephCommands<HostCommandRunner>>>
+    {
+        match self.config.mode {
+            DaemonMode::Hypervisor => return None,
+            DaemonMode::Coordinator => {}
+        }
+        let ceph = CephAccess::new(
+            self.config.ceph.config_file.clone(),
+            self.config.ceph.keyring_file.clone(),
+        );
+        Some(Fencer::new(FenceParts {
+            store: store.clone(),
+            clock: HostClock,
+            power: Ipmitool::new(HostCommandRunner::from_system()),
+            storage: CephCommands::new(HostCommandRunner::from_system(), ceph),
+            me: self.config.node.clone(),
+            incarnation: self.incarnation.clone(),
+            agent: agent.clone(),
+            hearing: hearing.clone(),
+            floating_addresses: addresses::floating(&self.config),
+            settings: FenceSettings::new(&self.config.fencing, self.config.subsystems.storage),
+        }))
     }
 
     /// Waits for the store, prepares its schema, registers.

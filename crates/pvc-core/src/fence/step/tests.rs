@@ -5,6 +5,9 @@ use crate::fence::record::{Confirmation, StorageTrack};
 use crate::ids::{BootId, Incarnation, MachineId, NodeName};
 use crate::records::PROTOCOL;
 
+/// What is written into a record.
+type Change = fn(&mut FenceRecord);
+
 const SUSPECT: Standing = Standing::Suspect {
     silence: Duration::from_secs(6),
 };
@@ -143,7 +146,7 @@ fn before_the_first_irreversible_order_a_renewal_or_maintenance_takes_it_back() 
 
 #[test]
 fn past_it_the_fence_only_goes_forward() {
-    let ordered: [fn(&mut FenceRecord); 4] = [
+    let ordered: [Change; 4] = [
         |record| record.power = PowerTrack::Ordered,
         |record| {
             record.power = PowerTrack::Failed {
@@ -194,7 +197,7 @@ fn nothing_but_a_proof_leads_to_recovery() {
     case.policy.power = Means::Unavailable("no BMC".to_owned());
     case.policy.storage = Means::Unavailable("not allowed".to_owned());
     assert!(matches!(case.step(), FenceStep::Wait(WaitReason::NoMeans { .. })));
-    let proofs: [(fn(&mut FenceRecord), ProofKind); 3] = [
+    let proofs: [(Change, ProofKind); 3] = [
         (|record| record.power = PowerTrack::Off, ProofKind::Power),
         (|record| record.storage = barred(), ProofKind::Storage),
         (

@@ -1,0 +1,119 @@
+//! Fencing and recovery: a node that has died is proven dead, and its guests run elsewhere.
+//!
+//! Every coordinator watches all leases and may fence; one fence at a time goes on in the cluster, under the lock
+//! `/config/fence_lock`. What is decided is in [`pvc_core::fence`]; here it is carried out:
+//!
+//! * [`Fencer`]: one round: look at all nodes and all records, take the lock, carry each fence on as far as it goes.
+//! * `book`: the one way in which a record is written: under the lock, on its version.
+//! * `seek`: the proofs by power and by storage, both at once.
+//! * `recover`: the guests of a dead boot, each by itself.
+//! * [`OwnFence`]: the other side: what a node does that is, or was, fenced.
+//!
+//! Order (ha-protocol): suspicion on record → intent on record → act → result on record → proven → every guest has
+//! another owner or is parked → the node is switched on again.
+
+mod book;
+mod own;
+mod recover;
+mod rounds;
+mod seek;
+
+pub use own::OwnFence;
+pub use rounds::Fencer;
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use pvc_common::config::{AfterPowerProof, Fencing, WithoutPowerProof};
+use pvc_core::fence::{RecoveryPolicy, SuspicionSettings};
+use pvc_core::ids::{Incarnation, NodeName};
+
+use crate::agent::AgentState;
+use crate::node_lease::Hearing;
+
+/// What fencing works with.
+#[derive(Debug, Clone)]
+pub struct FenceParts<S, C, P, T> {
+    /// The coordination store; not the session of the leases.
+    pub store: S,
+    /// The host's clock.
+    pub clock: C,
+    /// BMCs.
+    pub power: P,
+    /// The storage cluster.
+    pub storage: T,
+    /// This node.
+    pub me: NodeName,
+    /// This life of its agent.
+    pub incarnation: Incarnation,
+    /// How this agent is.
+    pub agent: AgentState,
+    /// What it hears of the others.
+    pub hearing: Hearing,
+    /// The addresses that follow the primary: a Ceph client there may be anybody's.
+    pub floating_addresses: Vec<IpAddr>,
+    /// What may be done.
+    pub settings: FenceSettings,
+}
+
+/// What fencing may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FenceSettings {
+    /// When a node is suspect.
+    pub suspicion: SuspicionSettings,
+    /// What becomes of a dead node's guests.
+    pub recovery: RecoveryPolicy,
+    /// Whether its clients may be barred when its BMC does not answer.
+    pub storage_proof: StorageProof,
+    /// Whether a BMC whose identity was never verified may give a proof.
+    pub unverified_bmc: UnverifiedBmc,
+}
+
+impl FenceSettings {
+    /// What the configuration says.
+    pub fn new(config: &Fencing, storage: bool) -> FenceSettings {
+        FenceSettings {
+            suspicion: SuspicionSettings::missed(config.missed_renewals),
+            recovery: match config.after_power_proof {
+                AfterPowerProof::Recover => RecoveryPolicy::Move,
+                AfterPowerProof::Leave => RecoveryPolicy::Leave,
+            },
+            storage_proof: match (storage, config.without_power_proof) {
+                (false, _) => StorageProof::NoStorage,
+                (true, WithoutPowerProof::StorageProof) => StorageProof::Allowed,
+                (true, WithoutPowerProof::Leave) => StorageProof::Refused,
+            },
+            unverified_bmc: UnverifiedBmc::Accepted,
+        }
+    }
+}
+
+/// Whether the storage proof may be sought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StorageProof {
+    /// It may.
+    Allowed,
+    /// The settings say that only the BMC's word counts.
+    Refused,
+    /// This cluster has no storage of ours.
+    NoStorage,
+}
+
+/// Whether a BMC of unverified identity may give a proof.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnverifiedBmc {
+    /// It may.
+    Accepted,
+    /// It may not.
+    Refused,
+}
+
+/// How many guests are recovered at one time.
+const PARALLEL_RECOVERIES: usize = 8;
+/// How long a fencer that has failed stays out, so that a coordinator which can do more gets its turn.
+const BACK_OFF: Duration = Duration::from_secs(15);
+/// What an outside command may take at most: shorter than the lease, which is looked at right before.
+const COMMAND_LIMIT: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests;

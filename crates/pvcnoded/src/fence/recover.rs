@@ -1,0 +1,479 @@
+//! Recovery: the guests of a dead boot run elsewhere, each by itself.
+//!
+//! Of each guest, by its own record: what the dead node left on its volumes is barred and removed (what anybody else
+//! left there is not, and stops this guest's recovery alone); then one transaction takes its owner away, places it with
+//! a reservation, and lets it start. Volumes are cleared for several guests at a time, highest priority first.
+
+use std::collections::BTreeSet;
+
+use futures::stream::{self, StreamExt as _};
+use pvc_common::clock::Clock;
+use pvc_common::keys;
+use pvc_common::pause;
+use pvc_common::placement::{Places, read_candidates};
+use pvc_common::store::{ReadError, Store, StoreError, StoreExt as _, Txn, Znode, ZnodeVersion};
+use pvc_core::fence::{FencePhase, GuestFate, GuestRecords, Proof, ProofKind, guest_fate};
+use pvc_core::guest_xml::{self, DiskAccess};
+use pvc_core::ids::{CephClient, NodeName, VmId};
+use pvc_core::protection::{Protection, stands};
+use pvc_core::records::{CephClients, Incoming, Owner};
+use pvc_core::states::VmState;
+use tracing::{info, warn};
+
+use super::book::{FenceBook, FenceError};
+use super::seek::Victim;
+use super::{FenceParts, PARALLEL_RECOVERIES};
+use crate::host::{PowerControl, RbdLock, Storage};
+
+/// How often a placement is tried when others place at the same time.
+const PLACE_TRIES: u32 = 5;
+/// How often a volume is looked at that somebody else uses: short openers come and go.
+const FOREIGN_LOOKS: u32 = 4;
+const FOREIGN_LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(1250);
+/// Guests read in one request.
+const GUESTS_PER_READ: usize = 200;
+
+/// A guest's records with their versions.
+#[derive(Debug, Clone)]
+pub(super) struct Guest {
+    pub(super) vm: VmId,
+    pub(super) node: NodeName,
+    node_version: ZnodeVersion,
+    pub(super) state: VmState,
+    state_version: ZnodeVersion,
+    pub(super) owner: Option<Owner>,
+    owner_version: ZnodeVersion,
+    pub(super) incoming: Option<Incoming>,
+    incoming_version: ZnodeVersion,
+    priority: i32,
+}
+
+impl Guest {
+    pub(super) fn records(&self) -> GuestRecords<'_> {
+        GuestRecords {
+            vm: self.vm,
+            node: &self.node,
+            state: self.state,
+            owner: self.owner.as_ref(),
+            incoming: self.incoming.as_ref(),
+        }
+    }
+}
+
+/// What came of one round of recovery.
+#[derive(Debug, Default)]
+pub(super) struct Recovered {
+    /// Guests that have a new home.
+    pub(super) moved: usize,
+    /// Guests that found no node: stopped, and tried again.
+    pub(super) parked: Vec<VmId>,
+    /// Guests that the proof does not cover.
+    pub(super) left: Vec<VmId>,
+    /// Guests that could not be recovered now.
+    pub(super) again: u32,
+}
+
+enum Cleared {
+    /// Nothing of the dead node is on its volumes.
+    Clear,
+    /// Somebody else uses one: it stays stopped with this reason.
+    Foreign(String),
+    /// It can't be said now.
+    Later(String),
+}
+
+impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
+    /// All guests. One whose record can't be read is left out with a line in the log: it must not keep the others down.
+    pub(super) async fn read_guests(&self) -> Result<Vec<Guest>, FenceError> {
+        let vms: Vec<VmId> = self.store.children_as(&keys::domains()).await?;
+        let mut guests = Vec::with_capacity(vms.len());
+        for part in vms.chunks(GUESTS_PER_READ) {
+            let paths: Vec<String> = part
+                .iter()
+                .map(|vm| keys::domain(*vm))
+                .flat_map(|domain| {
+                    [
+                        domain.node().path(),
+                        domain.state().path(),
+                        domain.owner().path(),
+                        domain.incoming().path(),
+                        domain.recovery_priority().path(),
+                    ]
+                    .map(str::to_owned)
+                })
+                .collect();
+            let znodes = self.store.read_many(&paths).await.map_err(ReadError::from)?;
+            for (vm, znodes) in part.iter().zip(znodes.chunks_exact(5)) {
+                match decode(*vm, znodes) {
+                    Ok(guest) => guests.push(guest),
+                    Err(error) => warn!(%vm, %error, "a guest's record can't be read; it is not recovered"),
+                }
+            }
+        }
+        guests.sort_by_key(|guest| (std::cmp::Reverse(guest.priority), guest.vm));
+        Ok(guests)
+    }
+
+    /// How many guests have still to be recovered with this proof.
+    pub(super) async fn guests_left(&self, proof: &Proof, victim: &NodeName) -> Result<usize, FenceError> {
+        let guests = self.read_guests().await?;
+        Ok(guests
+            .iter()
+            .filter(|guest| match guest_fate(proof, victim, &guest.records()) {
+                GuestFate::NotConcerned | GuestFate::NotCovered => false,
+                GuestFate::TargetDecides
+                | GuestFate::ClearIncoming
+                | GuestFate::Replace
+                | GuestFate::Restart
+                | GuestFate::Settle(_) => true,
+            })
+            .count())
+    }
+
+    /// One round over all guests of the dead boot.
+    pub(super) async fn recover(
+        &self,
+        book: &mut FenceBook<'_, S, C>,
+        victim: &Victim,
+        proof: &Proof,
+        silent: &BTreeSet<NodeName>,
+    ) -> Result<Recovered, FenceError> {
+        if book
+            .record
+            .as_ref()
+            .is_some_and(|record| matches!(record.phase, FencePhase::Proven { .. }))
+        {
+            book.change(|record| record.phase = FencePhase::Recovering { by: proof.kind() });
+            book.write(Txn::new()).await?;
+        }
+        pause::point("fence-recovering");
+        let mut recovered = Recovered::default();
+        let guests = self.read_guests().await?;
+        let listed = self.dead_nodes_own_list(&victim.node).await;
+        let concerned: Vec<(Guest, GuestFate)> = guests
+            .into_iter()
+            .filter(|guest| {
+                // Lesson H: the dead node's last list names guests that moved away since, and lacks those started since.
+                stands(Protection::RecoverFromOwnRecords) || listed.contains(&guest.vm)
+            })
+            .map(|guest| {
+                let fate = if stands(Protection::RecoverFromOwnRecords) {
+                    guest_fate(proof, &victim.node, &guest.records())
+                } else {
+                    GuestFate::Restart
+                };
+                (guest, fate)
+            })
+            .filter(|(_, fate)| *fate != GuestFate::NotConcerned)
+            .collect();
+        if concerned.is_empty() {
+            return Ok(recovered);
+        }
+        let mut places = None;
+        let book = &*book;
+        let mut cleared = stream::iter(concerned)
+            .map(|(guest, fate)| async move {
+                let cleared = match fate {
+                    // One that a later boot has given up has left its lock and watcher behind all the same.
+                    GuestFate::Restart
+                    | GuestFate::Replace
+                    | GuestFate::Settle(_)
+                    | GuestFate::ClearIncoming => self.clear_volumes(&guest, victim).await,
+                    GuestFate::NotConcerned | GuestFate::NotCovered | GuestFate::TargetDecides => {
+                        Cleared::Clear
+                    }
+                };
+                (guest, fate, cleared)
+            })
+            .buffered(PARALLEL_RECOVERIES);
+        while let Some((guest, fate, cleared)) = cleared.next().await {
+            let vm = guest.vm;
+            let outcome = self
+                .carry_over(book, victim, proof, silent, &mut places, &guest, fate, cleared)
+                .await;
+            match outcome {
+                Ok(Outcome::Moved) => recovered.moved += 1,
+                Ok(Outcome::Settled) => {}
+                Ok(Outcome::Parked) => recovered.parked.push(vm),
+                Ok(Outcome::Left) => recovered.left.push(vm),
+                Ok(Outcome::Again(reason)) => {
+                    warn!(%vm, node = %victim.node, reason, "a guest of a dead node is not recovered yet");
+                    recovered.again += 1;
+                }
+                // The lock is gone or the store does not answer: that is no matter of one guest.
+                Err(FenceError::Write(
+                    error @ (StoreError::LockLost { .. }
+                    | StoreError::Unavailable { .. }
+                    | StoreError::SessionExpired
+                    | StoreError::Unknown { .. }),
+                )) => return Err(error.into()),
+                Err(error) => {
+                    warn!(%vm, node = %victim.node, %error, "a guest of a dead node is not recovered yet");
+                    recovered.again += 1;
+                }
+            }
+        }
+        Ok(recovered)
+    }
+
+    async fn dead_nodes_own_list(&self, victim: &NodeName) -> Vec<VmId> {
+        if stands(Protection::RecoverFromOwnRecords) {
+            return Vec::new();
+        }
+        match self.store.require(&keys::node(victim).running_domains()).await {
+            Ok(list) => list.value.0,
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// Bars what the dead boot left on the volumes of a guest, and removes its locks.
+    async fn clear_volumes(&self, guest: &Guest, victim: &Victim) -> Cleared {
+        let xml = match self.store.require(&keys::domain(guest.vm).xml()).await {
+            Ok(xml) => xml.value,
+            Err(error) => return Cleared::Later(error.to_string()),
+        };
+        // A guest whose definition can't be read can't be started anywhere; it keeps no other down.
+        let Ok(parsed) = guest_xml::parse(&xml) else {
+            return Cleared::Clear;
+        };
+        let mut recorded: Vec<CephClient> = Vec::new();
+        let on_record = [
+            guest
+                .owner
+                .as_ref()
+                .map(|owner| (&owner.node, &owner.ceph_clients)),
+            guest
+                .incoming
+                .as_ref()
+                .map(|incoming| (&incoming.target, &incoming.ceph_clients)),
+        ];
+        for (node, clients) in on_record.into_iter().flatten() {
+            if *node == victim.node
+                && let CephClients::Recorded(list) = clients
+            {
+                recorded.extend(list.iter().cloned());
+            }
+        }
+        let others_may = guest.incoming.is_some();
+        for look in 0..FOREIGN_LOOKS {
+            let mut theirs: Vec<CephClient> = Vec::new();
+            let mut locks: Vec<(pvc_core::ids::VolumeId, RbdLock)> = Vec::new();
+            let mut foreign = None;
+            for (volume, access) in parsed.volumes() {
+                let seen = match self.storage.volume_use(volume).await {
+                    Ok(seen) => seen,
+                    Err(error) => return Cleared::Later(error.to_string()),
+                };
+                let users = seen.watchers.iter().map(|client| (client.clone(), None)).chain(
+                    seen.locks
+                        .iter()
+                        .map(|lock| (lock.client.clone(), Some(lock.clone()))),
+                );
+                for (client, lock) in users {
+                    let is_victims = recorded.contains(&client)
+                        || (victim.storage_address == Some(client.ip())
+                            && !self.floating_addresses.contains(&client.ip()));
+                    if is_victims || !stands(Protection::OnlyVictimsLocks) {
+                        theirs.push(client);
+                        locks.extend(lock.map(|lock| (volume.clone(), lock)));
+                    } else if access != DiskAccess::Shared && !others_may {
+                        foreign = Some(format!(
+                            "volume {volume} is in use by {client}, which is not of {}",
+                            victim.node
+                        ));
+                    }
+                }
+            }
+            if let Some(reason) = foreign {
+                if look + 1 < FOREIGN_LOOKS {
+                    self.clock.sleep(FOREIGN_LOOK_EVERY).await;
+                    continue;
+                }
+                return Cleared::Foreign(reason);
+            }
+            theirs.sort();
+            theirs.dedup();
+            // Barred before any lock is removed: a client without its lock, but not barred, would only take it again.
+            if !theirs.is_empty()
+                && let Err(error) = self.storage.blocklist(&theirs).await
+            {
+                return Cleared::Later(error.to_string());
+            }
+            for (volume, lock) in &locks {
+                if let Err(error) = self.storage.remove_lock(volume, lock).await {
+                    return Cleared::Later(error.to_string());
+                }
+            }
+            return Cleared::Clear;
+        }
+        Cleared::Clear
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one step of one loop, with what the loop knows"
+    )]
+    async fn carry_over(
+        &self,
+        book: &FenceBook<'_, S, C>,
+        victim: &Victim,
+        proof: &Proof,
+        silent: &BTreeSet<NodeName>,
+        places: &mut Option<Places>,
+        guest: &Guest,
+        fate: GuestFate,
+        cleared: Cleared,
+    ) -> Result<Outcome, FenceError> {
+        let domain = keys::domain(guest.vm);
+        let base = || {
+            let txn = book.unchanged();
+            match (
+                proof.kind(),
+                book.record
+                    .as_ref()
+                    .and_then(|record| record.lease_version_at_off),
+            ) {
+                // A renewal after "off" voids the proof, also in the middle of the recovery.
+                (ProofKind::Power, Some(version)) => {
+                    txn.check(&keys::lease_node(&victim.node), ZnodeVersion(version))
+                }
+                (
+                    ProofKind::Power | ProofKind::Storage | ProofKind::NewBoot | ProofKind::Administrator,
+                    _,
+                ) => txn,
+            }
+        };
+        let released = |txn: Txn| {
+            let txn = txn.set(&domain.owner(), &None, guest.owner_version);
+            if guest.incoming.is_some() {
+                txn.set(&domain.incoming(), &None, guest.incoming_version)
+            } else {
+                txn.check(&domain.incoming(), guest.incoming_version)
+            }
+        };
+        let cleared = match cleared {
+            Cleared::Later(reason) => return Ok(Outcome::Again(reason)),
+            Cleared::Clear => None,
+            Cleared::Foreign(reason) => Some(reason),
+        };
+        match fate {
+            GuestFate::NotConcerned => Ok(Outcome::Settled),
+            GuestFate::NotCovered => Ok(Outcome::Left),
+            GuestFate::TargetDecides => Ok(Outcome::Again(
+                "the node that was receiving it decides first".to_owned(),
+            )),
+            GuestFate::ClearIncoming => {
+                let txn = base().set(&domain.incoming(), &None, guest.incoming_version);
+                self.store.commit(txn).await?;
+                info!(vm = %guest.vm, node = %victim.node, "a guest is not received by a dead node any more");
+                Ok(Outcome::Settled)
+            }
+            GuestFate::Settle(state) => {
+                let txn = released(base()).set(&domain.state(), &state, guest.state_version);
+                self.store.commit(txn).await?;
+                Ok(Outcome::Settled)
+            }
+            GuestFate::Restart | GuestFate::Replace => {
+                if let Some(reason) = cleared {
+                    let txn = released(base())
+                        .set(&domain.state(), &VmState::Fail, guest.state_version)
+                        .overwrite(&domain.failed_reason(), &reason);
+                    self.store.commit(txn).await?;
+                    warn!(vm = %guest.vm, reason, "a guest of a dead node was not started elsewhere");
+                    return Ok(Outcome::Settled);
+                }
+                self.place(base, released, victim, silent, places, guest).await
+            }
+        }
+    }
+
+    async fn place(
+        &self,
+        base: impl Fn() -> Txn,
+        released: impl Fn(Txn) -> Txn,
+        victim: &Victim,
+        silent: &BTreeSet<NodeName>,
+        places: &mut Option<Places>,
+        guest: &Guest,
+    ) -> Result<Outcome, FenceError> {
+        let domain = keys::domain(guest.vm);
+        for _ in 0..PLACE_TRIES {
+            let known = match places.take() {
+                Some(known) => known,
+                None => read_candidates(&self.store, silent).await?,
+            };
+            let known = places.insert(known);
+            let Some(wish) = known.wish(guest.vm, vec![victim.node.clone()]) else {
+                return Ok(Outcome::Again("its definition can't be read".to_owned()));
+            };
+            let choice = match known.choose(&wish) {
+                Ok(choice) => choice,
+                Err(no_place) => {
+                    let reason = format!("no node could take it after {} had died: {no_place}", victim.node);
+                    let txn = released(base())
+                        .check(&domain.node(), guest.node_version)
+                        .set(&domain.state(), &VmState::Stop, guest.state_version)
+                        .overwrite(&domain.autostart(), &true)
+                        .overwrite(&domain.failed_reason(), &reason);
+                    self.store.commit(txn).await?;
+                    warn!(vm = %guest.vm, reason, "a guest is stopped until a node can take it");
+                    return Ok(Outcome::Parked);
+                }
+            };
+            let txn = known.reserve(
+                released(base())
+                    .set(&domain.node(), &choice.node, guest.node_version)
+                    .set(&domain.state(), &VmState::Start, guest.state_version)
+                    .overwrite(&domain.last_node(), &Some(victim.node.clone()))
+                    .overwrite(&domain.failed_reason(), &String::new()),
+                &choice,
+            );
+            match self.store.commit(txn).await {
+                Ok(_) => {
+                    known.placed(&choice, VmState::Start);
+                    info!(vm = %guest.vm, from = %victim.node, to = %choice.node, "a guest of a dead node goes elsewhere");
+                    return Ok(Outcome::Moved);
+                }
+                // Somebody else has placed a guest on that node meanwhile: count again.
+                Err(StoreError::BadVersion { path, .. })
+                    if path == keys::node(&choice.node).reserved().path()
+                        || path == keys::node(&choice.node).domain_state().path() =>
+                {
+                    *places = None;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(Outcome::Again("others place guests at the same time".to_owned()))
+    }
+}
+
+enum Outcome {
+    Moved,
+    Settled,
+    Parked,
+    Left,
+    Again(String),
+}
+
+fn decode(vm: VmId, znodes: &[Option<Znode>]) -> Result<Guest, ReadError> {
+    let domain = keys::domain(vm);
+    let at = |index: usize| znodes.get(index).and_then(Option::as_ref);
+    let node = domain.node().decode_required(at(0))?;
+    let state = domain.state().decode_required(at(1))?;
+    let owner = domain.owner().decode_required(at(2))?;
+    let incoming = domain.incoming().decode_required(at(3))?;
+    let priority = domain.recovery_priority().decode(at(4))?;
+    Ok(Guest {
+        vm,
+        node: node.value,
+        node_version: node.version,
+        state: state.value,
+        state_version: state.version,
+        owner: owner.value,
+        owner_version: owner.version,
+        incoming: incoming.value,
+        incoming_version: incoming.version,
+        priority: priority.map_or(0, |priority| priority.value),
+    })
+}

@@ -1,0 +1,609 @@
+//! The fencer: one round over all nodes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use pvc_common::clock::Clock;
+use pvc_common::keys;
+use pvc_common::keys::values::Maintenance;
+use pvc_common::lock::{LockError, LockGuard, exclusive_lock};
+use pvc_common::pause;
+use pvc_common::store::{ReadError, Store, StoreExt as _, Txn, ZnodeVersion};
+use pvc_core::fence::{
+    FencePhase, FencePolicy, FenceRecord, FenceStep, FenceView, PowerTrack, Proof, ProofKind, RestartTrack,
+    SilenceJudge, Standing, SuspicionJudge, next_fence_step,
+};
+use pvc_core::ids::{NodeName, VmId};
+use pvc_core::protection::{Protection, stands};
+use pvc_core::records::NodeLease;
+use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState};
+use pvc_core::time::BootTime;
+use tracing::{debug, info, warn};
+
+use super::book::{FenceBook, FenceError};
+use super::seek::{Victim, order_on};
+use super::{BACK_OFF, FenceParts};
+use crate::agent::AgentPhase;
+use crate::host::{PowerControl, Storage};
+use crate::placement::{Unparked, try_unpark};
+use crate::registration::wall_seconds;
+
+/// How long the fence lock is contended for; whoever holds it is doing the same work.
+const LOCK_WITHIN: Duration = Duration::from_millis(400);
+/// How many steps one fence takes in one round at most.
+const STEPS: u32 = 20;
+/// Between two rounds over guests that could not be recovered yet.
+const RECOVER_AGAIN: Duration = Duration::from_secs(2);
+/// Between two tries of a guest that found no node.
+const UNPARK_EVERY: Duration = Duration::from_secs(60);
+
+/// What a fencer remembers of one node.
+#[derive(Debug, Default)]
+struct Memory {
+    not_before: Option<BootTime>,
+}
+
+/// Fences nodes and recovers their guests.
+#[derive(Debug)]
+pub struct Fencer<S, C, P, T> {
+    parts: FenceParts<S, C, P, T>,
+    judge: SuspicionJudge,
+    memory: BTreeMap<NodeName, Memory>,
+    in_maintenance: bool,
+    unparked_at: BootTime,
+}
+
+/// All nodes and records as one round sees them.
+#[derive(Debug)]
+struct Sight {
+    now: BootTime,
+    silences: SilenceJudge,
+    standings: BTreeMap<NodeName, Standing>,
+    fences: BTreeMap<NodeName, FenceRecord>,
+    maintenance: bool,
+}
+
+impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
+    /// A fencer that begins to listen now.
+    pub fn new(parts: FenceParts<S, C, P, T>) -> Self {
+        let now = parts.clock.now();
+        Self {
+            judge: SuspicionJudge::new(parts.settings.suspicion, now),
+            parts,
+            memory: BTreeMap::new(),
+            in_maintenance: false,
+            unparked_at: now,
+        }
+    }
+
+    /// Fences until dropped, a round after each round of the leases.
+    pub async fn run(mut self) {
+        let mut rounds = self.parts.hearing.rounds();
+        let mut failing = false;
+        loop {
+            // The sender lives as long as `self`, so this can't fail.
+            let _ = rounds.changed().await;
+            match self.round().await {
+                Ok(()) if failing => {
+                    failing = false;
+                    info!("fences can be looked after again");
+                }
+                Ok(()) => {}
+                Err(error) if !failing => {
+                    failing = true;
+                    warn!(%error, source = %source_of(&error), "fences can't be looked after now");
+                }
+                Err(error) => debug!(%error, "fences can't be looked after now"),
+            }
+        }
+    }
+
+    /// One round.
+    ///
+    /// # Errors
+    /// When the store does not answer. Whatever was done is on record.
+    pub async fn round(&mut self) -> Result<(), ReadError> {
+        if self.parts.agent.phase() != AgentPhase::Running
+            || !self.parts.agent.node_right().holds(self.parts.clock.now())
+        {
+            return Ok(());
+        }
+        let sight = self.look().await?;
+        let own_fence = sight.fences.get(&self.parts.me);
+        if own_fence.is_some_and(|record| record.bars(&self.parts.incarnation)) {
+            return Ok(());
+        }
+        let unpark = sight
+            .fences
+            .values()
+            .any(|record| matches!(record.phase, FencePhase::Done { .. }) && !record.parked.is_empty())
+            && sight.now.since(self.unparked_at) >= UNPARK_EVERY;
+        let due: Vec<NodeName> = sight
+            .standings
+            .iter()
+            .filter(|(node, standing)| self.is_due(node, standing, &sight))
+            .map(|(node, _)| node.clone())
+            .collect();
+        if due.is_empty() && !unpark {
+            return Ok(());
+        }
+        let lock = exclusive_lock(
+            &self.parts.store,
+            &self.parts.clock,
+            &keys::config().fence_lock(),
+            self.parts.me.as_str(),
+        );
+        let lock = match lock.acquire(LOCK_WITHIN).await {
+            Ok(lock) => lock,
+            Err(LockError::TimedOut { .. }) => return Ok(()),
+            Err(error) => {
+                debug!(%error, "the fence lock was not acquired");
+                return Ok(());
+            }
+        };
+        for victim in due {
+            let outcome = self.carry_on(&lock, &victim).await;
+            if let Err(error) = outcome {
+                warn!(node = %victim, %error, source = %source_of(&error), "a fence does not go on now");
+            }
+        }
+        if unpark {
+            self.unparked_at = self.parts.clock.now();
+            if let Err(error) = self.unpark(&lock, &sight).await {
+                warn!(%error, "guests that found no node could not be tried again");
+            }
+        }
+        lock.release().await;
+        Ok(())
+    }
+
+    async fn look(&mut self) -> Result<Sight, ReadError> {
+        let mut silences = self.parts.hearing.so_far();
+        let nodes: Vec<NodeName> = silences.nodes().cloned().collect();
+        let mut paths: Vec<String> = Vec::with_capacity(nodes.len() * 2 + 1);
+        for node in &nodes {
+            paths.push(keys::node(node).daemon_state().path().to_owned());
+            paths.push(keys::fence(node).path().to_owned());
+        }
+        paths.push(keys::config().maintenance().path().to_owned());
+        let mut znodes = self.parts.store.read_many(&paths).await?;
+        let maintenance = keys::config()
+            .maintenance()
+            .decode(znodes.pop().flatten().as_ref())?
+            .is_some_and(|seen| seen.value == Maintenance::On);
+        if self.in_maintenance && !maintenance {
+            info!("maintenance has ended: every silence is counted anew");
+            self.parts.hearing.forget_silences();
+            silences = self.parts.hearing.so_far();
+        }
+        self.in_maintenance = maintenance;
+        let now = self.parts.clock.now();
+        let (mut standings, mut fences) = (BTreeMap::new(), BTreeMap::new());
+        for (node, znodes) in nodes.into_iter().zip(znodes.chunks_exact(2)) {
+            let state = keys::node(&node)
+                .daemon_state()
+                .decode(znodes.first().and_then(Option::as_ref));
+            let state = match state {
+                Ok(state) => state.map_or(DaemonState::Init, |state| state.value),
+                Err(error) => {
+                    debug!(%node, %error, "a node's state can't be read");
+                    DaemonState::Run
+                }
+            };
+            let mut standing = self.judge.standing(now, &node, &silences, state);
+            if !stands(Protection::OwnClockOnly) {
+                standing = self.standing_by_wall_clock(&node, standing).await;
+            }
+            if node != self.parts.me {
+                standings.insert(node.clone(), standing);
+            }
+            match keys::fence(&node).decode(znodes.get(1).and_then(Option::as_ref)) {
+                Ok(Some(record)) => {
+                    if let Some(record) = record.value {
+                        fences.insert(node, record);
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => {
+                    warn!(%node, %error, "the record of a fence can't be read; the node is not fenced")
+                }
+            }
+        }
+        self.judge.update(now, &standings);
+        self.memory.retain(|node, _| standings.contains_key(node));
+        Ok(Sight {
+            now,
+            silences,
+            standings,
+            fences,
+            maintenance,
+        })
+    }
+
+    /// What PVC 1.0.3 does, and what must not be done: the wall clocks of two hosts are compared. Only the simulator
+    /// comes here.
+    async fn standing_by_wall_clock(&self, node: &NodeName, standing: Standing) -> Standing {
+        let Ok(keepalive) = self.parts.store.require(&keys::node(node).keepalive()).await else {
+            return standing;
+        };
+        let age = wall_seconds(&self.parts.clock).saturating_sub(keepalive.value);
+        if age > 30 {
+            let silence = Duration::from_secs(age);
+            return Standing::Suspect { silence };
+        }
+        standing
+    }
+
+    fn is_due(&self, node: &NodeName, standing: &Standing, sight: &Sight) -> bool {
+        let waiting = self
+            .memory
+            .get(node)
+            .and_then(|memory| memory.not_before)
+            .is_some_and(|not_before| sight.now < not_before);
+        if waiting {
+            return false;
+        }
+        match sight.fences.get(node) {
+            Some(record) if record.is_open() || record.restart == RestartTrack::Ordered => true,
+            Some(_) | None => {
+                let view = self.view(node, sight, sight.fences.get(node), standing, &IDLE_POLICY, 0);
+                next_fence_step(&view) != FenceStep::Leave
+            }
+        }
+    }
+
+    fn view<'a>(
+        &self,
+        node: &NodeName,
+        sight: &'a Sight,
+        record: Option<&'a FenceRecord>,
+        standing: &'a Standing,
+        policy: &'a FencePolicy,
+        guests_left: usize,
+    ) -> FenceView<'a> {
+        let seen = sight.silences.lease(node);
+        FenceView {
+            record,
+            standing,
+            lease: seen.and_then(|seen| seen.lease.as_ref()),
+            renewed_after_off: match (record.and_then(|record| record.lease_version_at_off), seen) {
+                (Some(version), Some(seen)) => {
+                    seen.version.0 > version && same_boot(record, seen.lease.as_ref())
+                }
+                (None, _) | (_, None) => false,
+            },
+            maintenance: sight.maintenance,
+            brake: self.judge.brake(sight.standings.len() + 1, &sight.fences),
+            backing_off: self
+                .memory
+                .get(node)
+                .and_then(|memory| memory.not_before)
+                .is_some_and(|not_before| self.parts.clock.now() < not_before),
+            policy,
+            guests_left,
+        }
+    }
+
+    fn wait_until(&mut self, node: &NodeName, instant: BootTime) {
+        self.memory.entry(node.clone()).or_default().not_before = Some(instant);
+    }
+
+    /// Carries one fence on, as far as it goes.
+    async fn carry_on(&mut self, lock: &LockGuard<S>, node: &NodeName) -> Result<(), FenceError> {
+        let parts = self.parts.clone();
+        let mut book = FenceBook::open(&parts.store, &parts.clock, lock, &parts.me, node).await?;
+        for _ in 0..STEPS {
+            let sight = self.look().await?;
+            let Some(standing) = sight.standings.get(node) else {
+                return Ok(());
+            };
+            let seen = sight.silences.lease(node);
+            let Some(incarnation) = book
+                .record
+                .as_ref()
+                .filter(|record| record.is_open() || record.restart == RestartTrack::Ordered)
+                .map(|record| record.victim.clone())
+                .or_else(|| {
+                    seen.and_then(|seen| seen.lease.as_ref())
+                        .map(|lease| lease.incarnation.clone())
+                })
+            else {
+                return Ok(());
+            };
+            let victim = parts.know(node, &incarnation).await?;
+            let (power, storage) = parts.means(&victim);
+            let policy = FencePolicy {
+                power,
+                storage,
+                recovery: parts.settings.recovery,
+            };
+            let proof = book.record.as_ref().and_then(Proof::recorded);
+            let guests_left = match &proof {
+                Some(proof) => parts.guests_left(proof, node).await?,
+                None => 0,
+            };
+            let step = {
+                let view = self.view(node, &sight, book.record.as_ref(), standing, &policy, guests_left);
+                next_fence_step(&view)
+            };
+            debug!(%node, ?step, "fence step");
+            let lease_version = seen.map_or(ZnodeVersion(-1), |seen| seen.version);
+            match step {
+                FenceStep::Leave => return Ok(()),
+                FenceStep::Wait(reason) => {
+                    let reason = reason.to_string();
+                    if book
+                        .record
+                        .as_ref()
+                        .is_some_and(|record| record.waits_for != reason)
+                    {
+                        book.change(|record| record.waits_for.clone_from(&reason));
+                        book.note(format!("waiting: {reason}"));
+                        book.write(Txn::new()).await?;
+                    }
+                    self.wait_until(node, parts.clock.now() + RECOVER_AGAIN);
+                    return Ok(());
+                }
+                FenceStep::Suspect { silence } => {
+                    book.begin(incarnation);
+                    book.note(format!(
+                        "silent for {:.1} s: its lease has stood at version {lease_version} in every round",
+                        silence.as_secs_f64()
+                    ));
+                    // If it has renewed its lease since the last look, it is not silent.
+                    book.write(Txn::new().check(&keys::lease_node(node), lease_version))
+                        .await?;
+                    pause::point("fence-suspected");
+                }
+                FenceStep::Abandon(reason) => {
+                    book.change(|record| {
+                        record.phase = FencePhase::Abandoned {
+                            reason: reason.to_string(),
+                        };
+                        record.waits_for.clear();
+                    });
+                    book.note(format!("given up: {reason}"));
+                    book.write(Txn::new()).await?;
+                    return Ok(());
+                }
+                FenceStep::Seek { power, storage } => {
+                    let proven = parts
+                        .seek(&mut book, &victim, lease_version, (power, storage))
+                        .await?;
+                    if !proven {
+                        let until = parts.clock.now() + BACK_OFF;
+                        book.change(|record| {
+                            record.next_try_at = Some(wall_seconds(&parts.clock) + BACK_OFF.as_secs());
+                            record.waits_for =
+                                "neither its BMC nor the storage cluster has given a proof; tried again, by another coordinator if one can do more".to_owned();
+                        });
+                        book.write(Txn::new()).await?;
+                        self.wait_until(node, until);
+                        return Ok(());
+                    }
+                }
+                FenceStep::Conclude(kind) => self.conclude(&mut book, kind).await?,
+                FenceStep::VoidPowerProof => {
+                    book.change(|record| {
+                        record.phase = FencePhase::Proving;
+                        record.lease_version_at_off = None;
+                        record.power = PowerTrack::Failed {
+                            reason:
+                                "its lease was renewed after its BMC had said off: that BMC is not its own"
+                                    .to_owned(),
+                        };
+                    });
+                    book.note("it renewed its lease after its BMC had said \"off\": that was no proof, recovery stops");
+                    book.write(Txn::new()).await?;
+                }
+                FenceStep::Recover => {
+                    // Always so: the step follows from a proof.
+                    let Some(proof) = proof else { return Ok(()) };
+                    if !stands(Protection::ReownBeforePowerOn) {
+                        let _ = order_on(&parts.power, &victim).await;
+                    }
+                    if !self.recover(&mut book, &victim, &proof, &sight).await? {
+                        return Ok(());
+                    }
+                }
+                FenceStep::Finish => self.finish(&mut book).await?,
+                FenceStep::PowerOn => {
+                    self.power_on(&mut book, &victim).await?;
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn conclude(&self, book: &mut FenceBook<'_, S, C>, kind: ProofKind) -> Result<(), FenceError> {
+        let node = keys::node(&book.victim);
+        book.change(|record| {
+            record.phase = FencePhase::Proven { by: kind };
+            record.waits_for.clear();
+            record.next_try_at = None;
+        });
+        book.note(match kind {
+            ProofKind::Power => "it is dead: its BMC says that it is off",
+            ProofKind::Storage => "it can't write any more: all its Ceph clients are barred",
+            ProofKind::NewBoot => "its boot has ended: the same machine has booted anew",
+            ProofKind::Administrator => "it is dead: an administrator has said that the machine is off",
+        });
+        let mut txn = Txn::new().overwrite(&node.domain_state(), &DomainState::FenceFlush);
+        if kind != ProofKind::NewBoot {
+            // Nothing is to be placed by the figures of a dead node (lesson 33).
+            txn = txn
+                .overwrite(&node.daemon_state(), &DaemonState::Fenced)
+                .overwrite(&node.running_domains(), &keys::values::RunningDomains(Vec::new()))
+                .overwrite(&node.domains_count(), &0)
+                .overwrite(&node.cpu_load(), &keys::values::Load(0.0))
+                .overwrite(&node.vcpu_allocated(), &0)
+                .overwrite(&node.memory_used_mib(), &0)
+                .overwrite(&node.memory_free_mib(), &0)
+                .overwrite(&node.memory_allocated_mib(), &0)
+                .overwrite(&node.memory_provisioned_mib(), &0)
+                .overwrite(&node.monitoring_health(), &keys::values::OrNone(None));
+            let mode = self.parts.store.require(&node.daemon_mode()).await?.value;
+            if mode == DaemonMode::Coordinator {
+                txn = txn.overwrite(&node.coordinator_state(), &CoordinatorState::Secondary);
+            }
+        }
+        book.write(txn).await?;
+        pause::point("fence-proven");
+        Ok(())
+    }
+
+    /// One round over its guests. Answers whether the fence may go on at once.
+    async fn recover(
+        &mut self,
+        book: &mut FenceBook<'_, S, C>,
+        victim: &Victim,
+        proof: &Proof,
+        sight: &Sight,
+    ) -> Result<bool, FenceError> {
+        let recovered = self.parts.recover(book, victim, proof, &sight.silent()).await?;
+        let changed = recovered.moved > 0 || !recovered.parked.is_empty();
+        let left_changed = book
+            .record
+            .as_ref()
+            .is_some_and(|record| record.left != recovered.left);
+        if changed || left_changed {
+            book.change(|record| {
+                for vm in &recovered.parked {
+                    if !record.parked.contains(vm) {
+                        record.parked.push(*vm);
+                    }
+                }
+                record.left.clone_from(&recovered.left);
+            });
+            let mut parts = Vec::new();
+            let mut say = |count: usize, what: &str| {
+                if count > 0 {
+                    parts.push(format!(
+                        "{count} guest{} {what}",
+                        if count == 1 { "" } else { "s" }
+                    ));
+                }
+            };
+            say(recovered.moved, "sent to other nodes");
+            say(recovered.parked.len(), "stopped, since no node could take them");
+            say(
+                recovered.left.len(),
+                "left where they are, since the proof says nothing about them",
+            );
+            let text = parts.join(", ");
+            book.note(text);
+            book.write(Txn::new()).await?;
+        }
+        pause::point("fence-recovered");
+        if recovered.again > 0 {
+            self.wait_until(&victim.node, self.parts.clock.now() + RECOVER_AGAIN);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    async fn finish(&self, book: &mut FenceBook<'_, S, C>) -> Result<(), FenceError> {
+        let Some(by) = book
+            .record
+            .as_ref()
+            .and_then(Proof::recorded)
+            .map(|proof| proof.kind())
+        else {
+            return Ok(());
+        };
+        book.change(|record| {
+            record.phase = FencePhase::Done { by };
+            record.waits_for.clear();
+            record.next_try_at = None;
+            if record.power == PowerTrack::Off {
+                record.restart = RestartTrack::Ordered;
+            }
+        });
+        book.note("done: no guest belongs to it any more");
+        let txn = Txn::new().overwrite(&keys::node(&book.victim).domain_state(), &DomainState::Flushed);
+        book.write(txn).await?;
+        pause::point("fence-done");
+        Ok(())
+    }
+
+    async fn power_on(&self, book: &mut FenceBook<'_, S, C>, victim: &Victim) -> Result<(), FenceError> {
+        book.confirm().await?;
+        let outcome = order_on(&self.parts.power, victim).await;
+        book.reread().await?;
+        match outcome {
+            Ok(()) => {
+                book.change(|record| record.restart = RestartTrack::Done);
+                book.note("switched on again");
+            }
+            Err(reason) => {
+                book.change(|record| {
+                    record.restart = RestartTrack::Failed {
+                        reason: reason.clone(),
+                    }
+                });
+                book.note(format!("it could not be switched on again: {reason}"));
+            }
+        }
+        book.write(Txn::new()).await
+    }
+
+    /// Guests that found no node are tried again; those that run, or that somebody has taken care of, go off the list.
+    async fn unpark(&self, lock: &LockGuard<S>, sight: &Sight) -> Result<(), FenceError> {
+        let parts = &self.parts;
+        for (node, record) in &sight.fences {
+            if !matches!(record.phase, FencePhase::Done { .. }) || record.parked.is_empty() {
+                continue;
+            }
+            let outcomes = try_unpark(&parts.store, &sight.silent(), &record.parked).await?;
+            let gone: Vec<VmId> = outcomes
+                .into_iter()
+                .filter(|(_, outcome)| match outcome {
+                    Unparked::Starts { .. } | Unparked::NotParked => true,
+                    Unparked::StillNoPlace(_) | Unparked::Later(_) => false,
+                })
+                .map(|(vm, _)| vm)
+                .collect();
+            if gone.is_empty() {
+                continue;
+            }
+            let mut book = FenceBook::open(&parts.store, &parts.clock, lock, &parts.me, node).await?;
+            book.change(|record| record.parked.retain(|vm| !gone.contains(vm)));
+            book.note(format!(
+                "{} guests that had found no node are off the list",
+                gone.len()
+            ));
+            book.write(Txn::new()).await?;
+        }
+        Ok(())
+    }
+}
+
+impl Sight {
+    /// Nodes that are not known to be alive: nothing is placed there.
+    fn silent(&self) -> BTreeSet<NodeName> {
+        self.standings
+            .iter()
+            .filter(|(_, standing)| **standing != Standing::Alive)
+            .map(|(node, _)| node.clone())
+            .collect()
+    }
+}
+
+fn same_boot(record: Option<&FenceRecord>, lease: Option<&NodeLease>) -> bool {
+    match (record, lease) {
+        (Some(record), Some(lease)) => lease.incarnation.same_boot(&record.victim),
+        (None, _) | (_, None) => false,
+    }
+}
+
+/// To ask whether anything is due at all; by what means is asked under the lock.
+static IDLE_POLICY: FencePolicy = FencePolicy {
+    power: pvc_core::fence::Means::Available,
+    storage: pvc_core::fence::Means::Available,
+    recovery: pvc_core::fence::RecoveryPolicy::Move,
+};
+
+fn source_of(error: &dyn std::error::Error) -> String {
+    error.source().map(ToString::to_string).unwrap_or_default()
+}

@@ -1,0 +1,462 @@
+//! Seeking a proof: by the node's BMC and by the storage cluster, both at once.
+//!
+//! Whichever comes first suffices. Each is tried with limits of its own, so that a BMC which has died with its server, or
+//! a storage cluster without quorum, costs seconds and nothing more.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures::future::{Either, join_all, select};
+use pvc_common::clock::Clock;
+use pvc_common::keys;
+use pvc_common::store::{Store, StoreExt as _};
+use pvc_core::fence::{FencePhase, Means, PowerTrack, StorageTrack};
+use pvc_core::guest_xml::{self, DiskAccess, DiskSource};
+use pvc_core::ids::{CephClient, Incarnation, NodeName, VmId, VolumeId, ZnodeVersion};
+use pvc_core::protection::{Protection, stands};
+use pvc_core::records::{BmcIdentity, CephClients};
+use pvc_core::states::DaemonState;
+use tracing::{info, warn};
+
+use super::book::{FenceBook, FenceError};
+use super::{COMMAND_LIMIT, FenceParts, StorageProof, UnverifiedBmc};
+use crate::host::{
+    BmcAccess, MapEpoch, OsdDown, PowerControl, PowerError, Storage, StorageError, power_off_and_see,
+};
+
+/// How long a BMC may take from the order to the word "off". Some press the button and wait for the supply.
+const OFF_WITHIN: Duration = Duration::from_secs(8);
+/// How much longer than the power proof the storage cluster may take: its entries make the recovery quicker.
+const STORAGE_AFTER_POWER: Duration = Duration::from_secs(4);
+/// How long the whole storage proof may take.
+const STORAGE_WITHIN: Duration = Duration::from_secs(20);
+/// How long the look for clients that are not on record may take.
+const LIST_WITHIN: Duration = Duration::from_secs(3);
+/// How often the OSDs are asked whether they know the map.
+const OSD_ROUNDS: u32 = 3;
+
+/// What is known of the dead node.
+#[derive(Debug, Clone)]
+pub(super) struct Victim {
+    pub(super) node: NodeName,
+    pub(super) incarnation: Incarnation,
+    /// Its fixed address on the storage network, if it is on record.
+    pub(super) storage_address: Option<IpAddr>,
+    /// Its BMC, if it may give a proof.
+    pub(super) bmc: Result<BmcAccess, String>,
+}
+
+/// A guest that the dead boot owns or receives.
+#[derive(Debug, Clone)]
+pub(super) struct Belonging {
+    pub(super) vm: VmId,
+    clients: Vec<CephClient>,
+    volumes: Vec<VolumeId>,
+    covered: bool,
+}
+
+impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
+    /// Reads what is known of a node.
+    pub(super) async fn know(
+        &self,
+        node: &NodeName,
+        incarnation: &Incarnation,
+    ) -> Result<Victim, FenceError> {
+        let own = keys::node(node);
+        let addresses = self
+            .store
+            .get(&own.addresses())
+            .await?
+            .and_then(|seen| seen.value);
+        let host = self.store.require(&own.ipmi_hostname()).await?.value;
+        let user = self.store.require(&own.ipmi_username()).await?.value;
+        let password = self.store.require(&own.ipmi_password()).await?.value;
+        let report = self.store.get(&own.bmc()).await?.and_then(|seen| seen.value);
+        let identity = report.as_ref().map(|report| &report.identity);
+        let bmc = match identity {
+            _ if host.is_empty() => Err("no BMC is on record".to_owned()),
+            Some(BmcIdentity::Mismatch { .. }) => {
+                Err("the BMC at its address belongs to another machine".to_owned())
+            }
+            Some(BmcIdentity::Unverified { .. }) | None
+                if self.settings.unverified_bmc == UnverifiedBmc::Refused =>
+            {
+                Err("the identity of its BMC was never verified".to_owned())
+            }
+            Some(BmcIdentity::Verified { .. } | BmcIdentity::Unverified { .. }) | None => {
+                Ok(BmcAccess { host, user, password })
+            }
+        };
+        Ok(Victim {
+            node: node.clone(),
+            incarnation: incarnation.clone(),
+            storage_address: addresses.map(|addresses| addresses.storage),
+            bmc,
+        })
+    }
+
+    /// How a proof about a node can be had.
+    pub(super) fn means(&self, victim: &Victim) -> (Means, Means) {
+        let power = match &victim.bmc {
+            Ok(_) => Means::Available,
+            Err(reason) => Means::Unavailable(reason.clone()),
+        };
+        let storage = match self.settings.storage_proof {
+            StorageProof::Allowed => Means::Available,
+            StorageProof::Refused => {
+                Means::Unavailable("the setting failed_fence does not allow it".to_owned())
+            }
+            StorageProof::NoStorage => Means::Unavailable("this cluster has no storage subsystem".to_owned()),
+        };
+        (power, storage)
+    }
+
+    /// Writes the intent, acts, writes the results. Answers whether a proof has come of it.
+    pub(super) async fn seek(
+        &self,
+        book: &mut FenceBook<'_, S, C>,
+        victim: &Victim,
+        lease_version: ZnodeVersion,
+        (power, storage): (bool, bool),
+    ) -> Result<bool, FenceError> {
+        // SAFETY(fencing): the commands below end before this node's right to act does.
+        if !self.agent.node_right().holds_for(self.clock.now(), COMMAND_LIMIT) {
+            return Err(FenceError::NoRight);
+        }
+        let first = !book.record.as_ref().is_some_and(|record| record.past_return());
+        if stands(Protection::IntentBeforeAction) {
+            book.change(|record| {
+                if !first {
+                    record.attempt += 1;
+                }
+                if matches!(record.phase, FencePhase::Suspected | FencePhase::Proving) {
+                    record.phase = FencePhase::Proving;
+                }
+                record.waits_for.clear();
+                record.next_try_at = None;
+                record.power = match &victim.bmc {
+                    Ok(_) if power => PowerTrack::Ordered,
+                    Ok(_) => record.power.clone(),
+                    Err(reason) => PowerTrack::Unavailable {
+                        reason: reason.clone(),
+                    },
+                };
+                record.storage = match self.means(victim).1 {
+                    Means::Available if storage => StorageTrack::Barring,
+                    Means::Available => record.storage.clone(),
+                    Means::Unavailable(reason) => StorageTrack::Unavailable { reason },
+                };
+            });
+            book.note(match (power, storage) {
+                (true, true) => "ordering it off and barring its Ceph clients",
+                (true, false) => "ordering it off",
+                (false, _) => "barring its Ceph clients",
+            });
+            let mut more = pvc_common::store::Txn::new()
+                .overwrite(&keys::node(&victim.node).daemon_state(), &DaemonState::Dead);
+            if first {
+                // Before the point of no return: if it has renewed its lease, it lives, and nothing is done.
+                more = more.check(&keys::lease_node(&victim.node), lease_version);
+            }
+            book.write(more).await?;
+        }
+        pvc_common::pause::point("fence-intent");
+        let (power, storage) = self.act(book, victim, (power, storage)).await;
+        pvc_common::pause::point("fence-acted");
+        // The version from before the order: a renewal after it, whenever it comes, shows that the node lives on.
+        let power = power.map(|outcome| outcome.map(|()| lease_version));
+        self.write_results(book, victim, power, storage).await
+    }
+
+    async fn act(
+        &self,
+        book: &FenceBook<'_, S, C>,
+        victim: &Victim,
+        (power, storage): (bool, bool),
+    ) -> (Option<Result<(), String>>, Option<Result<Barred, String>>) {
+        let power = async {
+            match &victim.bmc {
+                Ok(bmc) if power => Some(self.order_off(victim, bmc).await),
+                Ok(_) | Err(_) => None,
+            }
+        };
+        let storage = async {
+            if !storage {
+                return None;
+            }
+            let barring = self.bar_clients(book, victim);
+            Some(match self.clock.timeout(STORAGE_WITHIN, barring).await {
+                Some(outcome) => outcome,
+                None => Err(format!("not done within {} s", STORAGE_WITHIN.as_secs())),
+            })
+        };
+        match select(std::pin::pin!(power), std::pin::pin!(storage)).await {
+            Either::Left((power, storage)) if matches!(power, Some(Ok(_))) => {
+                let storage = match self.clock.timeout(STORAGE_AFTER_POWER, storage).await {
+                    Some(outcome) => outcome,
+                    None => Some(Err(
+                        "it did not answer in time; the node is off all the same".to_owned()
+                    )),
+                };
+                (power, storage)
+            }
+            Either::Left((power, storage)) => (power, storage.await),
+            Either::Right((storage, power)) => (power.await, storage),
+        }
+    }
+
+    /// The power proof.
+    async fn order_off(&self, victim: &Victim, bmc: &BmcAccess) -> Result<(), String> {
+        let off = match power_off_and_see(&self.power, &self.clock, bmc, OFF_WITHIN).await {
+            Ok(off) => off,
+            Err(error) => return Err(error.to_string()),
+        };
+        info!(node = %victim.node, ?off, "the BMC says that it is off");
+        // The survivors' I/O waits for its OSDs until they are marked down; it is certain that they are.
+        if self.settings.storage_proof != StorageProof::NoStorage
+            && let Err(error) = self.mark_osds_down(victim, OsdDown::DefinitelyDead).await
+        {
+            warn!(node = %victim.node, %error, "its OSDs were not marked down; Ceph will find out by itself");
+        }
+        Ok(())
+    }
+
+    async fn mark_osds_down(&self, victim: &Victim, how: OsdDown) -> Result<(), StorageError> {
+        let Some(address) = victim.storage_address else {
+            return Ok(());
+        };
+        let up: Vec<u32> = self
+            .storage
+            .osds()
+            .await?
+            .into_iter()
+            .filter(|osd| osd.up && osd.ip == address)
+            .map(|osd| osd.id)
+            .collect();
+        if up.is_empty() {
+            return Ok(());
+        }
+        self.storage.osd_down(&up, how).await
+    }
+
+    /// Every guest that the dead boot owns or receives. Read after the intent was written: that moved the version of the
+    /// node's fence record, on which each of its claims depends, so that none can be added any more.
+    pub(super) async fn belongings(&self, victim: &Victim) -> Result<Vec<Belonging>, FenceError> {
+        let mut belongings = Vec::new();
+        for guest in self.read_guests().await? {
+            let owner = guest.owner.as_ref().filter(|owner| {
+                owner.node == victim.node && owner.incarnation.same_boot(&victim.incarnation)
+            });
+            let incoming = guest.incoming.as_ref().filter(|incoming| {
+                incoming.target == victim.node && incoming.incarnation.same_boot(&victim.incarnation)
+            });
+            if owner.is_none() && incoming.is_none() {
+                continue;
+            }
+            let xml = self.store.require(&keys::domain(guest.vm).xml()).await?.value;
+            let parsed = guest_xml::parse(&xml).ok();
+            let mut belonging = Belonging {
+                vm: guest.vm,
+                clients: Vec::new(),
+                volumes: parsed
+                    .as_ref()
+                    .map(|guest| guest.volumes().map(|(volume, _)| volume.clone()).collect())
+                    .unwrap_or_default(),
+                // A definition that can't be read may have any disk.
+                covered: parsed.is_some_and(|guest| all_writable_disks_on_ceph(&guest)),
+            };
+            let on_record = owner
+                .map(|owner| &owner.ceph_clients)
+                .into_iter()
+                .chain(incoming.map(|incoming| &incoming.ceph_clients));
+            for clients in on_record {
+                match clients {
+                    // No vCPU ever ran with them, and the old start fails on the versions that recovery moves.
+                    CephClients::Unrecorded => {}
+                    CephClients::Recorded(list) => belonging.clients.extend(list.iter().cloned()),
+                    CephClients::Unknown => belonging.covered = false,
+                }
+            }
+            belongings.push(belonging);
+        }
+        Ok(belongings)
+    }
+
+    /// The storage proof: bars every client on record and every one that is listed at its address, and waits until each
+    /// OSD that is up knows.
+    async fn bar_clients(&self, book: &FenceBook<'_, S, C>, victim: &Victim) -> Result<Barred, String> {
+        let belongings = self.belongings(victim).await.map_err(|error| error.to_string())?;
+        let mut clients: BTreeSet<CephClient> = BTreeSet::new();
+        if stands(Protection::BlocklistRecordedClients) {
+            clients.extend(
+                belongings
+                    .iter()
+                    .flat_map(|belonging| belonging.clients.iter().cloned()),
+            );
+        }
+        clients.extend(self.listed_clients(victim, &belongings).await);
+        let not_covered = belongings
+            .iter()
+            .filter(|belonging| !belonging.covered)
+            .map(|belonging| belonging.vm)
+            .collect();
+        let clients: Vec<CephClient> = clients.into_iter().collect();
+        // The listing may have taken seconds.
+        book.confirm().await.map_err(|error| error.to_string())?;
+        if !self.agent.node_right().holds_for(self.clock.now(), COMMAND_LIMIT) {
+            return Err(FenceError::NoRight.to_string());
+        }
+        let epoch = self
+            .storage
+            .blocklist(&clients)
+            .await
+            .map_err(|error| error.to_string())?;
+        info!(node = %victim.node, clients = clients.len(), ?epoch, "its Ceph clients are barred");
+        if stands(Protection::EveryOsdKnows) {
+            self.wait_for_osds(victim, epoch).await?;
+        }
+        Ok(Barred {
+            epoch,
+            clients: u32::try_from(clients.len()).unwrap_or(u32::MAX),
+            not_covered,
+        })
+    }
+
+    /// Watchers and lockers at the node's address that nobody has recorded. A second look: what it misses has no vCPU that
+    /// ever ran, so a listing that does not end in time takes nothing from the proof.
+    async fn listed_clients(&self, victim: &Victim, belongings: &[Belonging]) -> Vec<CephClient> {
+        let Some(address) = victim.storage_address else {
+            return Vec::new();
+        };
+        if self.floating_addresses.contains(&address) {
+            return Vec::new();
+        }
+        let volumes: BTreeSet<&VolumeId> = belongings
+            .iter()
+            .flat_map(|belonging| &belonging.volumes)
+            .collect();
+        let looks = volumes.into_iter().map(|volume| {
+            let look = self.storage.volume_use(volume);
+            async move { self.clock.timeout(LIST_WITHIN, look).await }
+        });
+        join_all(looks)
+            .await
+            .into_iter()
+            .flatten()
+            .flatten()
+            .flat_map(|seen| {
+                let lockers: Vec<_> = seen.locks.into_iter().map(|lock| lock.client).collect();
+                seen.watchers.into_iter().chain(lockers)
+            })
+            .filter(|client| client.ip() == address)
+            .collect()
+    }
+
+    async fn wait_for_osds(&self, victim: &Victim, epoch: MapEpoch) -> Result<(), String> {
+        let mut said = String::new();
+        for round in 0..OSD_ROUNDS {
+            match self.storage.every_osd_knows(epoch).await {
+                Ok(()) => return Ok(()),
+                Err(error) => said = error.to_string(),
+            }
+            // An OSD on the dead host can't be asked: once it is marked down the others take no notice of it.
+            if round == 0
+                && let Err(error) = self.mark_osds_down(victim, OsdDown::Plain).await
+            {
+                said = format!("{said}; {error}");
+            }
+        }
+        Err(said)
+    }
+
+    async fn write_results(
+        &self,
+        book: &mut FenceBook<'_, S, C>,
+        victim: &Victim,
+        power: Option<Result<ZnodeVersion, String>>,
+        storage: Option<Result<Barred, String>>,
+    ) -> Result<bool, FenceError> {
+        // An administrator may have confirmed something meanwhile: his word is kept.
+        book.reread().await?;
+        let mut proven = false;
+        let mut more = pvc_common::store::Txn::new();
+        match power {
+            None => {}
+            Some(Ok(version)) => {
+                proven = true;
+                book.change(|record| {
+                    record.power = PowerTrack::Off;
+                    record.lease_version_at_off = Some(version.0);
+                });
+                book.note("its BMC says that it is off");
+                // If its lease has moved since, that BMC is not its own.
+                more = more.check(&keys::lease_node(&victim.node), version);
+            }
+            Some(Err(reason)) => {
+                book.change(|record| {
+                    record.power = PowerTrack::Failed {
+                        reason: reason.clone(),
+                    }
+                });
+                book.note(format!("no power proof: {reason}"));
+            }
+        }
+        match storage {
+            None => {}
+            Some(Ok(barred)) => {
+                proven = true;
+                let text = format!(
+                    "its {} Ceph clients are barred, and every OSD knows (map {})",
+                    barred.clients, barred.epoch.0
+                );
+                book.change(|record| {
+                    record.storage = StorageTrack::Barred {
+                        epoch: barred.epoch.0,
+                        clients: barred.clients,
+                        not_covered: barred.not_covered,
+                    };
+                });
+                book.note(text);
+            }
+            Some(Err(reason)) => {
+                book.change(|record| {
+                    record.storage = StorageTrack::Failed {
+                        reason: reason.clone(),
+                    }
+                });
+                book.note(format!("no storage proof: {reason}"));
+            }
+        }
+        book.write(more).await?;
+        pvc_common::pause::point("fence-results");
+        Ok(proven)
+    }
+}
+
+/// What came of barring.
+#[derive(Debug)]
+struct Barred {
+    epoch: MapEpoch,
+    clients: u32,
+    not_covered: Vec<VmId>,
+}
+
+/// Whether everything that a guest can write is on the storage cluster.
+fn all_writable_disks_on_ceph(guest: &guest_xml::GuestXml) -> bool {
+    guest.disks.iter().all(|disk| match (&disk.source, disk.access) {
+        (DiskSource::Rbd(_) | DiskSource::Empty, _) | (DiskSource::File { .. }, DiskAccess::ReadOnly) => true,
+        (DiskSource::File { .. }, DiskAccess::ReadWrite | DiskAccess::Shared) => false,
+    })
+}
+
+/// An order to switch a node on again.
+pub(super) async fn order_on<P: PowerControl>(power: &P, victim: &Victim) -> Result<(), String> {
+    match &victim.bmc {
+        Ok(bmc) => power
+            .order_on(bmc)
+            .await
+            .map_err(|error: PowerError| error.to_string()),
+        Err(reason) => Err(reason.clone()),
+    }
+}
