@@ -13,6 +13,30 @@ use crate::workspace;
 pub(crate) enum Command {
     /// How the primary role moves and is taken over, and what the daemons cost while nothing happens
     Takeover(Takeover),
+    /// How long guests are away when their node dies, and when they move
+    Failover(Failover),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Failover {
+    /// Write the figures here, a JSON object a line
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// How many times a node loses its power and its BMC answers
+    #[arg(long, default_value_t = 10)]
+    kills: u32,
+    /// How many times a node loses its power together with its BMC
+    #[arg(long, default_value_t = 5)]
+    dead_bmc: u32,
+    /// How many times the primary's node loses its power
+    #[arg(long, default_value_t = 5)]
+    primary: u32,
+    /// How many live migrations
+    #[arg(long, default_value_t = 20)]
+    moves: u32,
+    /// How many guests are on a node that is killed
+    #[arg(long, default_value_t = 10)]
+    guests: u32,
 }
 
 #[derive(Debug, Args)]
@@ -30,12 +54,31 @@ pub(crate) struct Takeover {
 
 pub(crate) fn run(command: &Command) -> Result<()> {
     match command {
-        Command::Takeover(takeover) => on_a_lab(|| measure(takeover)),
+        Command::Takeover(takeover) => on_a_lab(|| {
+            measure(
+                "takeover",
+                &[("--moves", takeover.moves), ("--kills", takeover.kills)],
+                takeover.json.as_deref(),
+            )
+        }),
+        Command::Failover(failover) => on_a_lab(|| {
+            measure(
+                "failover",
+                &[
+                    ("--kills", failover.kills),
+                    ("--dead-bmc", failover.dead_bmc),
+                    ("--primary", failover.primary),
+                    ("--moves", failover.moves),
+                    ("--guests", failover.guests),
+                ],
+                failover.json.as_deref(),
+            )
+        }),
     }
 }
 
 /// On the lab that is up, or on one made for this and removed afterwards.
-fn on_a_lab(work: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(crate) fn on_a_lab(work: impl FnOnce() -> Result<()>) -> Result<()> {
     if Lab::attach().is_ok() {
         return work();
     }
@@ -46,21 +89,20 @@ fn on_a_lab(work: impl FnOnce() -> Result<()>) -> Result<()> {
     result
 }
 
-fn measure(takeover: &Takeover) -> Result<()> {
+fn measure(what: &str, counts: &[(&str, u32)], file: Option<&Path>) -> Result<()> {
     let mut command = Process::new(workspace::cargo());
-    command
-        .current_dir(workspace::root())
-        .args([
-            "run",
-            "--quiet",
-            "--package",
-            "pvc-cluster-tests",
-            "--",
-            "takeover",
-        ])
-        .args(["--moves", &takeover.moves.to_string()])
-        .args(["--kills", &takeover.kills.to_string()]);
-    if let Some(file) = &takeover.json {
+    command.current_dir(workspace::root()).args([
+        "run",
+        "--quiet",
+        "--package",
+        "pvc-cluster-tests",
+        "--",
+        what,
+    ]);
+    for (name, count) in counts {
+        command.args([*name, &count.to_string()]);
+    }
+    if let Some(file) = file {
         // The program runs in the workspace's root, the path is meant from here.
         let file = std::path::absolute(file).context("cannot tell the current folder")?;
         command.arg("--json").arg::<&Path>(&file);
@@ -68,7 +110,7 @@ fn measure(takeover: &Takeover) -> Result<()> {
     succeed(&mut command)
 }
 
-fn succeed(command: &mut Process) -> Result<()> {
+pub(crate) fn succeed(command: &mut Process) -> Result<()> {
     let status = command
         .status()
         .with_context(|| format!("cannot run {}", command.get_program().display()))?;

@@ -9,6 +9,7 @@ mod apt;
 mod bench;
 mod lab;
 mod openapi;
+mod soak;
 mod test;
 mod workspace;
 
@@ -33,6 +34,8 @@ enum Command {
     /// Measure figures on the lab
     #[command(subcommand)]
     Bench(bench::Command),
+    /// Kill daemons and move guests at random on the lab, and see that nothing breaks
+    Soak(soak::Arguments),
     /// Write the description of the API that is checked in
     Openapi,
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Command::Lab(command) => lab::run(command),
         Command::Test(arguments) => Ok(test::run(&arguments)),
         Command::Bench(command) => bench::run(&command).map(|()| ExitCode::SUCCESS),
+        Command::Soak(arguments) => soak::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Openapi => openapi::write().map(|()| ExitCode::SUCCESS),
     };
     match result {

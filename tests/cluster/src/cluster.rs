@@ -235,6 +235,12 @@ impl Cluster {
 
     /// Ends what a case may have left behind, whatever it was.
     pub(crate) fn restore(&mut self) -> Result<()> {
+        self.mend_nodes()?;
+        guests::remove_all(self)
+    }
+
+    /// Ends partitions and frosts, switches on what is off, and waits until every node runs and takes guests.
+    pub(crate) fn mend_nodes(&mut self) -> Result<()> {
         self.lab.heal()?;
         self.lab.start_bmcs()?;
         for node in self.lab.nodes().to_vec() {
@@ -257,7 +263,6 @@ impl Cluster {
             self.listen(&node)?;
             agent::restore(&node)?;
         }
-        guests::remove_all(self)?;
         self.wait_healthy()?;
         self.make_ready()
     }

@@ -7,6 +7,7 @@
 //! * [`guests`], [`agent`]: guests and node agents, as seen and as mistreated.
 //! * [`observer`]: a process of its own that watches everything from outside, and what must never be seen.
 //! * [`cases`]: the cases, run one after the other on one lab.
+//! * [`soak`]: chaos by a seed, for as long as one likes.
 //! * `bench`: figures with their targets.
 //!
 //! `cargo xtask test` and `cargo xtask bench` run this on a lab that is up.
@@ -26,6 +27,7 @@ mod cluster;
 mod guests;
 mod observer;
 mod runner;
+mod soak;
 mod store;
 mod switch;
 
@@ -56,6 +58,42 @@ enum Command {
     Observe,
     /// Measure how the primary role moves and is taken over
     Takeover(Takeover),
+    /// Measure how long guests are away when their node dies, and when they move
+    Failover(Failover),
+    /// Mistreat daemons and guests at random, and see that nothing breaks
+    Soak(Soak),
+}
+
+#[derive(Debug, Args)]
+struct Failover {
+    /// Write the figures here, a JSON object a line
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// How many times a node loses its power and its BMC answers
+    #[arg(long, default_value_t = 10)]
+    kills: u32,
+    /// How many times a node loses its power together with its BMC
+    #[arg(long, default_value_t = 5)]
+    dead_bmc: u32,
+    /// How many times the primary's node loses its power
+    #[arg(long, default_value_t = 5)]
+    primary: u32,
+    /// How many live migrations
+    #[arg(long, default_value_t = 20)]
+    moves: u32,
+    /// How many guests are on a node that is killed
+    #[arg(long, default_value_t = 10)]
+    guests: usize,
+}
+
+#[derive(Debug, Args)]
+struct Soak {
+    /// For how long
+    #[arg(long, default_value_t = 10)]
+    minutes: u64,
+    /// What is done, and when, follows from this; drawn and told if not given
+    #[arg(long)]
+    seed: Option<u64>,
 }
 
 #[derive(Debug, Args)]
@@ -90,6 +128,28 @@ fn run(command: Command) -> Result<bool> {
             for case in cases::ALL {
                 println!("{}", case.name);
             }
+            Ok(true)
+        }
+        Command::Failover(Failover {
+            json,
+            kills,
+            dead_bmc,
+            primary,
+            moves,
+            guests,
+        }) => {
+            let figures = bench::failover(bench::FailoverCounts {
+                kills,
+                dead_bmc,
+                primary,
+                moves,
+                guests,
+            })?;
+            bench::report(&figures, json.as_deref())?;
+            Ok(true)
+        }
+        Command::Soak(Soak { minutes, seed }) => {
+            soak::run(std::time::Duration::from_secs(minutes * 60), seed)?;
             Ok(true)
         }
         Command::Observe => observer::watch::run(),

@@ -1,5 +1,6 @@
 //! Figures, each with its target beside it.
 
+mod failover;
 mod takeover;
 
 use std::fs::File;
@@ -9,6 +10,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+pub(crate) use failover::{Counts as FailoverCounts, run as failover};
 pub(crate) use takeover::{Counts, run as takeover};
 
 /// A figure over some runs.
@@ -81,14 +83,14 @@ pub(crate) fn report(figures: &[Figure], file: Option<&Path>) -> Result<()> {
     let mut out = std::io::stdout();
     writeln!(
         out,
-        "{:<28} {:>4} {:>9} {:>9} {:>9}  target",
+        "{:<32} {:>4} {:>9} {:>9} {:>9}  target",
         "figure", "n", "min", "median", "max"
     )?;
     for figure in figures {
         let spread = figure.spread()?;
         writeln!(
             out,
-            "{:<28} {:>4} {:>9.3} {:>9.3} {:>9.3}  {} {} {}",
+            "{:<32} {:>4} {:>9.3} {:>9.3} {:>9.3}  {} {} {}",
             figure.name,
             figure.values.len(),
             spread.min,

@@ -27,6 +27,7 @@ pub(super) use death::{power_loss, power_loss_dead_bmc, survivor_stall};
 pub(super) use fencer::{fencer_killed, fencer_stopped};
 pub(super) use freeze::freeze_and_thaw;
 pub(super) use migration::back_and_forth;
+pub(crate) use migration::move_live;
 pub(super) use partition::{from_cluster, from_cluster_and_storage, from_upstream};
 pub(super) use quorum::two_servers_down;
 
