@@ -17,6 +17,8 @@ use crate::{apt, openapi, workspace};
 
 /// Package of the cluster tests; they need a lab and are no part of the ordinary tests.
 const CLUSTER_TESTS: &str = "pvc-cluster-tests";
+/// How long the lab is mistreated at random; `cargo xtask soak` does it for longer.
+const SOAK_MINUTES: u32 = 2;
 /// The configuration file that we ship, and a node that it names.
 const SHIPPED_CONFIG: (&str, &str) = ("deploy/config/pvc.conf", "pvchv1");
 
@@ -204,6 +206,23 @@ fn cluster(run: &mut Run, arguments: &Arguments) {
         }
         counted(command, count)
     });
+    if arguments.filter.is_none() {
+        run.step("soak", |_| {
+            let minutes = SOAK_MINUTES.to_string();
+            cargo(&[
+                "run",
+                "--quiet",
+                "--package",
+                CLUSTER_TESTS,
+                "--",
+                "soak",
+                "--minutes",
+                &minutes,
+                "--seed",
+                "1",
+            ])
+        });
+    }
     if is_ours && !arguments.keep_lab {
         run.always("lab down", |_| lab(&["down"]));
     }
