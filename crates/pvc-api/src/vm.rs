@@ -83,6 +83,15 @@ pub struct Vm {
     /// The node that holds the right to run it now; empty if none does. Addition to PVC 1.0.3.
     #[serde(default)]
     pub owner: String,
+    /// The node that is receiving it; empty if no migration of it is under way. Addition to PVC 1.0.3.
+    #[serde(default)]
+    pub incoming: String,
+    /// In which order guests are recovered from a dead node: higher first; 0 is the ordinary. Addition to PVC 1.0.3.
+    #[serde(default)]
+    pub recovery_priority: i32,
+    /// Groups of guests that should not share a node. Addition to PVC 1.0.3.
+    #[serde(default)]
+    pub anti_affinity: Vec<String>,
     /// Whether that node has let it run: a guest that is being started has an owner already and no running vCPU yet.
     /// Addition to PVC 1.0.3.
     #[serde(default)]

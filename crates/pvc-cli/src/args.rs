@@ -408,6 +408,54 @@ pub(crate) enum VmCommand {
         #[arg(short, long)]
         yes: bool,
     },
+    /// Move a virtual machine to another node for a while; 'unmigrate' brings it back
+    Migrate {
+        /// Name or UUID
+        domain: String,
+        /// The node to go to; the best one if none is named
+        #[arg(short, long)]
+        target: Option<String>,
+        /// Even if it is migrated already, and even if it should be kept apart from a VM there
+        #[arg(short, long)]
+        force: bool,
+        /// Wait until it runs there
+        #[arg(short, long)]
+        wait: bool,
+        /// Not at all rather than by shutting it down
+        #[arg(long)]
+        force_live: bool,
+    },
+    /// Bring a migrated virtual machine back to its node
+    Unmigrate {
+        /// Name or UUID
+        domain: String,
+        /// Even if it should be kept apart from a VM there
+        #[arg(short, long)]
+        force: bool,
+        /// Wait until it runs there
+        #[arg(short, long)]
+        wait: bool,
+        /// Not at all rather than by shutting it down
+        #[arg(long)]
+        force_live: bool,
+    },
+    /// Move a virtual machine to another node for good
+    Move {
+        /// Name or UUID
+        domain: String,
+        /// The node to go to; the best one if none is named
+        #[arg(short, long)]
+        target: Option<String>,
+        /// Even if it should be kept apart from a VM there
+        #[arg(short, long)]
+        force: bool,
+        /// Wait until it runs there
+        #[arg(short, long)]
+        wait: bool,
+        /// Not at all rather than by shutting it down
+        #[arg(long)]
+        force_live: bool,
+    },
     /// Unregister a virtual machine; its volumes are kept
     Undefine {
         /// Name or UUID

@@ -9,6 +9,7 @@ mod connections;
 mod diff;
 mod error;
 mod fence;
+mod moves;
 mod node;
 mod output;
 mod time;

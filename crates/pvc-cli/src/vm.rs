@@ -16,6 +16,7 @@ use crate::client::{only, segment, typed};
 use crate::confirm::{Answer, Asking, confirm};
 use crate::diff::{self, Line};
 use crate::error::{CliError, Result};
+use crate::moves::{self, Asked};
 use crate::output::{self, Format, Lines};
 use crate::wait::{self, Look};
 
@@ -93,6 +94,35 @@ pub(crate) fn run(command: &VmCommand, session: &Session) -> Result<()> {
                 Ok(())
             })
         }
+        VmCommand::Migrate {
+            domain,
+            target,
+            force,
+            wait,
+            force_live,
+        } => {
+            let asked = Asked::new("migrate", target.as_deref(), *force, *force_live);
+            moves::run(session, domain, &asked, *wait)
+        }
+        VmCommand::Unmigrate {
+            domain,
+            force,
+            wait,
+            force_live,
+        } => {
+            let asked = Asked::new("unmigrate", None, *force, *force_live);
+            moves::run(session, domain, &asked, *wait)
+        }
+        VmCommand::Move {
+            domain,
+            target,
+            force,
+            wait,
+            force_live,
+        } => {
+            let asked = Asked::new("move", target.as_deref(), *force, *force_live);
+            moves::run(session, domain, &asked, *wait)
+        }
         VmCommand::Undefine { domain, yes } => ask(
             session,
             &format!("Switch VM {domain} off and remove its definition? Its volumes are kept."),
@@ -106,7 +136,7 @@ pub(crate) fn run(command: &VmCommand, session: &Session) -> Result<()> {
     }
 }
 
-fn path(domain: &str) -> String {
+pub(crate) fn path(domain: &str) -> String {
     format!("/vm/{}", segment(domain))
 }
 
@@ -241,7 +271,13 @@ fn info(session: &Session, domain: &str, format: Format) -> Result<()> {
     }
     lines.add("State", output::painted(vm.state.as_str()));
     if !vm.failed_reason.is_empty() {
-        lines.add("Failed because", &vm.failed_reason);
+        // A guest that runs keeps the reason of what was last called off, as a migration.
+        let label = if vm.state == VmState::Fail {
+            "Failed because"
+        } else {
+            "Last trouble"
+        };
+        lines.add(label, &vm.failed_reason);
     }
     if let Some(error) = &vm.xml_error {
         lines.add("Bad XML", error);
@@ -252,6 +288,12 @@ fn info(session: &Session, domain: &str, format: Format) -> Result<()> {
         (true, owner) => lines.add("Runs on", owner),
         (false, owner) => lines.add("Runs on", format!("- (being started on {owner})")),
     };
+    if !vm.incoming.is_empty() {
+        lines.add(
+            "Moving",
+            format!("\x1b[33mis being received by {}\x1b[0m", vm.incoming),
+        );
+    }
     lines.add("Migrated", &vm.migrated);
     lines.gap();
     lines.add("Memory", output::mebibytes(vm.memory));
@@ -287,6 +329,8 @@ fn info(session: &Session, domain: &str, format: Format) -> Result<()> {
             vm.migration_max_downtime
         ),
     );
+    lines.add("Recovery", format!("priority {}", vm.recovery_priority));
+    lines.add("Keep apart", or_dash(&vm.anti_affinity.join(", ")));
     let tags: Vec<String> = vm
         .tags
         .iter()

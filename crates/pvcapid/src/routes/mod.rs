@@ -63,7 +63,7 @@ pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
                 .service(
                     resource("/vm/{vm}/node")
                         .route(web::get().to(vm::node::<S>))
-                        .route(web::post().to(vm::move_to)),
+                        .route(web::post().to(vm::move_to::<S>)),
                 )
                 .service(resource("/fence").route(web::get().to(fence::list::<S>)))
                 .service(resource("/fence/{node}").route(web::get().to(fence::show::<S>)))

@@ -1,6 +1,6 @@
 //! Guests.
 
-use actix_web::{HttpResponse, Responder, web};
+use actix_web::{Responder, web};
 use pvc_api::message::{ErrorReply, Message};
 use pvc_api::vm::{Vm, VmNodeReply, VmStateReply};
 use pvc_common::clock::Clock;
@@ -18,10 +18,11 @@ use crate::extract::{self, Params};
 use crate::filter::NameFilter;
 use crate::vm::define::{Apply, Definition};
 use crate::vm::list::{Sense, VmFilter};
+use crate::vm::moves::{Action, Liveness, MoveRequest};
 use crate::vm::record::{self, Record};
 use crate::vm::state::Reply;
 use crate::vm::transition::{Force, Request};
-use crate::vm::{define, list, state, undefine};
+use crate::vm::{define, list, moves, state, undefine};
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -408,21 +409,72 @@ pub(crate) async fn node<S: Store>(
     Ok(web::Json(VmNodeReply {
         name: record.name.to_string(),
         node: record.node.value.to_string(),
-        last_node: record.last_node.map(|node| node.to_string()).unwrap_or_default(),
+        last_node: record
+            .last_node
+            .value
+            .map(|node| node.to_string())
+            .unwrap_or_default(),
     }))
 }
 
-/// Moving guests is not possible yet.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct MoveParams {
+    /// `migrate`: away for a while. `unmigrate`: back home. `move`: for good.
+    #[serde(deserialize_with = "extract::word")]
+    #[param(value_type = String)]
+    action: Action,
+    /// The node to go to; the best one if none is named. `unmigrate` knows it.
+    #[serde(default, deserialize_with = "extract::optional_word")]
+    #[param(value_type = Option<String>)]
+    node: Option<NodeName>,
+    /// Migrates a guest that is migrated already (its home stays the first one), and puts guests together that should
+    /// be kept apart.
+    #[serde(default, deserialize_with = "extract::boolean")]
+    force: bool,
+    /// Answers only when the guest runs there, or is known not to come there.
+    #[serde(default, deserialize_with = "extract::boolean")]
+    wait: bool,
+    /// Refuses what would shut the guest down.
+    #[serde(default, deserialize_with = "extract::boolean")]
+    force_live: bool,
+}
+
+/// Moves a guest to another node. Its node carries it out after the reply, unless `wait` is given. A guest that does not
+/// run is put on the other node at once.
 #[utoipa::path(
     post, path = "/vm/{vm}/node", operation_id = "move_vm", tag = "vm",
-    params(("vm" = String, Path, description = "The guest's name or UUID")),
+    params(("vm" = String, Path, description = "The guest's name or UUID"), MoveParams),
     responses(
+        (status = 200, description = "On its way, there, or so already", body = Message),
+        (status = 400, description = "A parameter is missing or wrong; the message names it", body = ErrorReply),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
-        (status = 501, description = "This release can not move guests yet", body = ErrorReply),
+        (status = 404, description = "There is no such guest", body = ErrorReply),
+        (status = 409, description = "Not possible as things are, or with wait: it did not come there", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+        (status = 504, description = "On its way, but not there in the time that a request may wait", body = ErrorReply),
     )
 )]
-pub(crate) async fn move_to() -> Result<HttpResponse, ApiError> {
-    Err(ApiError::not_implemented(
-        "This release can not move or migrate VMs yet",
-    ))
+pub(crate) async fn move_to<S: Store>(
+    app: web::Data<App<S>>,
+    vm: web::Path<String>,
+    Params(params): Params<MoveParams>,
+) -> Result<impl Responder, ApiError> {
+    let id = app.promptly(record::find(&app, &vm)).await?;
+    let request = MoveRequest {
+        action: params.action,
+        target: params.node,
+        force: if params.force { Force::Yes } else { Force::No },
+        liveness: if params.force_live {
+            Liveness::LiveOnly
+        } else {
+            Liveness::AsSet
+        },
+    };
+    let reply = if params.wait {
+        Reply::WhenDone
+    } else {
+        Reply::AtOnce
+    };
+    Ok(message(moves::request(&app, id, &request, reply).await?))
 }

@@ -125,7 +125,10 @@ fn want(wanted: &mut Wanted, keys: &DomainKeys) {
         .key(&keys.migration_max_downtime_ms())
         .key(&keys.node_selector())
         .key(&keys.node_limit())
-        .key(&keys.owner());
+        .key(&keys.owner())
+        .key(&keys.incoming())
+        .key(&keys.recovery_priority())
+        .key(&keys.anti_affinity());
 }
 
 /// Reads guests. One that was removed meanwhile is left out.
@@ -254,6 +257,17 @@ fn assemble(id: VmId, state: VmState, tags: Vec<VmTag>, snapshots: Vec<VmSnapsho
         vcpu_stats: object(&stats, "cpu_stats"),
         vnc: vnc(&seen.shown(&keys.vnc(), String::new())),
         running: owner.as_ref().is_some_and(record::runs),
+        incoming: seen
+            .shown(&keys.incoming(), None)
+            .map(|incoming| incoming.target.to_string())
+            .unwrap_or_default(),
+        recovery_priority: seen.shown(&keys.recovery_priority(), 0),
+        anti_affinity: seen
+            .shown(&keys.anti_affinity(), CommaList(Vec::new()))
+            .0
+            .iter()
+            .map(TagName::to_string)
+            .collect(),
         owner: owner.map(|owner| owner.node.to_string()).unwrap_or_default(),
         networks: guest
             .as_ref()

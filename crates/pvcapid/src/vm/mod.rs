@@ -5,10 +5,12 @@
 //! * `define`, `volumes` - defining and modifying: checks, shared volumes.
 //! * `transition` - which state may be asked for in which state: a pure table.
 //! * `state`, `undefine` - carrying that out.
+//! * `moves` - moving guests from node to node.
 //! * `wait` - waiting for an agent to have done it.
 
 pub(crate) mod define;
 pub(crate) mod list;
+pub(crate) mod moves;
 pub(crate) mod record;
 pub(crate) mod state;
 pub(crate) mod transition;

@@ -1,10 +1,10 @@
 //! What decides over a guest, and finding it.
 
 use pvc_common::keys::{self, DomainKeys};
-use pvc_common::store::{ReadError, Store, StoreExt, Versioned};
+use pvc_common::store::{ReadError, Store, StoreExt, Versioned, ZnodeVersion};
 use pvc_core::ids::{NodeName, VmId, VmName};
-use pvc_core::records::{CephClients, Owner};
-use pvc_core::states::VmState;
+use pvc_core::records::{CephClients, Incoming, Owner};
+use pvc_core::states::{MigrationMethod, VmState};
 
 use crate::app::App;
 use crate::error::ApiError;
@@ -16,9 +16,11 @@ pub(crate) struct Record {
     pub(crate) name: VmName,
     pub(crate) state: Versioned<VmState>,
     pub(crate) node: Versioned<NodeName>,
-    pub(crate) last_node: Option<NodeName>,
+    pub(crate) last_node: Versioned<Option<NodeName>>,
     pub(crate) failed_reason: Versioned<String>,
     pub(crate) owner: Versioned<Option<Owner>>,
+    pub(crate) incoming: Versioned<Option<Incoming>>,
+    pub(crate) migration_method: MigrationMethod,
 }
 
 impl Record {
@@ -32,7 +34,9 @@ impl Record {
             .key(&keys.node())
             .key(&keys.last_node())
             .key(&keys.failed_reason())
-            .key(&keys.owner());
+            .key(&keys.owner())
+            .key(&keys.incoming())
+            .key(&keys.migration_method());
         let seen = Snapshot::read(store, wanted).await?;
         Record::from_snapshot(&seen, &keys)
     }
@@ -45,10 +49,23 @@ impl Record {
             name: name.value,
             state: seen.require(&keys.state())?,
             node: seen.require(&keys.node())?,
-            last_node: seen.require(&keys.last_node())?.value,
+            last_node: seen.require(&keys.last_node())?,
             failed_reason: seen.require(&keys.failed_reason())?,
             owner: seen.require(&keys.owner())?,
+            incoming: seen.require(&keys.incoming())?,
+            migration_method: seen.require(&keys.migration_method())?.value,
         }))
+    }
+
+    /// The versions of all that changes while something is done to the guest.
+    pub(crate) fn versions(&self) -> [ZnodeVersion; 5] {
+        [
+            self.state.version,
+            self.node.version,
+            self.failed_reason.version,
+            self.owner.version,
+            self.incoming.version,
+        ]
     }
 
     /// The record of that guest, which must exist.

@@ -20,6 +20,15 @@ use crate::error::ApiError;
 /// How long a missed change can delay a waiting request.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
+/// What a look at a guest shows.
+#[derive(Debug)]
+pub(crate) enum Look<T> {
+    /// It is over.
+    Over(Result<T, ApiError>),
+    /// It is on its way; if nothing of its record changes for that long, nobody waits any more.
+    Wait(Duration),
+}
+
 /// Looks at the guest until `look` answers, for at most `limit`.
 ///
 /// # Errors
@@ -30,22 +39,48 @@ pub(crate) async fn until<S: Store, T>(
     limit: Duration,
     mut look: impl FnMut(&Record) -> Option<Result<T, ApiError>>,
 ) -> Result<T, ApiError> {
+    follow(app, id, limit, |record| match look(record) {
+        Some(answer) => Look::Over(answer),
+        None => Look::Wait(limit),
+    })
+    .await
+}
+
+/// Looks at the guest until `look` says that it is over, for at most `limit`, and only as long as it gets on: each change
+/// of the guest's record gives it the time anew that `look` allows.
+///
+/// # Errors
+/// As [`until`].
+pub(crate) async fn follow<S: Store, T>(
+    app: &App<S>,
+    id: VmId,
+    limit: Duration,
+    mut look: impl FnMut(&Record) -> Look<T>,
+) -> Result<T, ApiError> {
     let _permit = app.waiter()?;
     // The watch is there before the first look, so that no change falls between.
     let mut watch = app.store.watch_tree(keys::domain(id).path());
-    let deadline = app.clock.now() + limit;
+    let begun = app.clock.now();
+    let deadline = begun + limit;
+    let mut stands_since = (None, begun);
     loop {
         let seen = app
             .promptly(async { Ok(Record::read(&app.store, id).await?) })
             .await;
-        let at_end = app.clock.now() >= deadline;
+        let now = app.clock.now();
+        let at_end = now >= deadline;
         match seen {
             Ok(Some(record)) => {
-                if let Some(answer) = look(&record) {
-                    return answer;
+                let patience = match look(&record) {
+                    Look::Over(answer) => return answer,
+                    Look::Wait(patience) => patience,
+                };
+                let mark = Some(record.versions());
+                if stands_since.0 != mark {
+                    stands_since = (mark, now);
                 }
-                if at_end {
-                    return Err(too_late(&record, limit));
+                if at_end || now.since(stands_since.1) >= patience {
+                    return Err(too_late(&record, now.since(begun)));
                 }
             }
             Ok(None) => return Err(unknown(&id.to_string())),
@@ -60,7 +95,7 @@ pub(crate) async fn until<S: Store, T>(
     }
 }
 
-fn too_late(record: &Record, limit: Duration) -> ApiError {
+fn too_late(record: &Record, waited: Duration) -> ApiError {
     let held = match &record.owner.value {
         Some(owner) => format!("; node {} still holds it", owner.node),
         None => String::new(),
@@ -71,7 +106,7 @@ fn too_late(record: &Record, limit: Duration) -> ApiError {
             "VM {} is in state {} after {} s{held}. What was asked for may still come to its end",
             record.name,
             record.state.value,
-            limit.as_secs()
+            waited.as_secs()
         ),
     )
 }

@@ -10,6 +10,7 @@ mod define;
 mod document;
 mod fence;
 mod list;
+mod moves;
 mod nodes;
 mod states;
 mod status;

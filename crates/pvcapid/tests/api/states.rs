@@ -51,10 +51,6 @@ fn states_are_asked_for_and_refused() {
     assert!(reply.message().contains("'state'"), "{reply:?}");
     assert_eq!(post(&cluster, "/vm/web/state", &[]).status, 400);
     assert_eq!(set_state(&cluster, "none", "start").status, 404);
-    assert_eq!(
-        post(&cluster, "/vm/web/node", &[("action", "migrate")]).status,
-        501
-    );
 }
 
 #[test]

@@ -310,6 +310,15 @@ async fn tend(store: &MemoryStore, vm: VmId) {
             &VmState::Stop,
             state.version,
         ),
+        (VmState::Migrate | VmState::MigrateLive | VmState::Unmigrate, Some(_)) => {
+            let Ok(Some(node)) = store.get(&keys.node()).await else {
+                return;
+            };
+            Txn::new()
+                .check(&keys.node(), node.version)
+                .set(&keys.owner(), &Some(owner_of(node.value.as_str())), owner.version)
+                .set(&keys.state(), &VmState::Start, state.version)
+        }
         (VmState::Stop | VmState::Disable, Some(_)) => Txn::new().set(&keys.owner(), &None, owner.version),
         _ => return,
     };

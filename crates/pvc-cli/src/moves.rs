@@ -1,0 +1,114 @@
+//! `pvc vm migrate|unmigrate|move`.
+
+use std::time::Duration;
+
+use pvc_api::vm::Vm;
+use pvc_core::states::VmState;
+
+use crate::Session;
+use crate::client::{only, typed};
+use crate::error::{CliError, Result};
+use crate::vm::path;
+use crate::wait::{self, Look};
+
+/// How long a move is waited for: a guest with much memory takes long. What stands still is called off by its node.
+const LIMIT: Duration = Duration::from_secs(3600);
+
+/// What is asked for.
+#[derive(Debug)]
+pub(crate) struct Asked<'a>(Vec<(&'static str, &'a str)>);
+
+impl<'a> Asked<'a> {
+    pub(crate) fn new(action: &'a str, target: Option<&'a str>, force: bool, force_live: bool) -> Asked<'a> {
+        let mut form = vec![("action", action)];
+        form.extend(target.map(|target| ("node", target)));
+        if force {
+            form.push(("force", "true"));
+        }
+        if force_live {
+            form.push(("force_live", "true"));
+        }
+        Asked(form)
+    }
+}
+
+pub(crate) fn run(session: &Session, domain: &str, asked: &Asked<'_>, wait: bool) -> Result<()> {
+    let vm_path = path(domain);
+    let read = || -> Result<Vm> { typed(only(session.client.get_once(&vm_path, &[])?)) };
+    // What is said of an earlier move must not be taken for the end of this one.
+    let before: Option<Vm> = if wait { Some(read()?) } else { None };
+    let said = session
+        .client
+        .post_repeatable(&format!("{vm_path}/node"), &asked.0)?;
+    let Some(before) = before else {
+        session.say(&said);
+        return Ok(());
+    };
+    let mut target: Option<String> = None;
+    let text = wait::until(&format!("VM {domain}"), LIMIT, || {
+        let vm = read()?;
+        if is_moving(vm.state) {
+            target = Some(vm.node.clone());
+        }
+        look(&vm, &before, target.as_deref())
+    })?;
+    session.say(&text);
+    Ok(())
+}
+
+fn is_moving(state: VmState) -> bool {
+    match state {
+        VmState::Migrate | VmState::MigrateLive | VmState::Unmigrate => true,
+        VmState::Start
+        | VmState::Restart
+        | VmState::Shutdown
+        | VmState::Stop
+        | VmState::Disable
+        | VmState::Fail
+        | VmState::Provision
+        | VmState::Import
+        | VmState::Restore
+        | VmState::Mirror
+        | VmState::Delete => false,
+    }
+}
+
+/// How a move is, given the guest as it was before it was asked for, and the node that it was seen on its way to.
+fn look(vm: &Vm, before: &Vm, target: Option<&str>) -> Result<Look> {
+    if is_moving(vm.state) {
+        let how = if vm.incoming.is_empty() {
+            format!("{} to {}, still on {}", vm.state, vm.node, vm.owner)
+        } else {
+            format!("{} to {}, which is receiving it", vm.state, vm.node)
+        };
+        return Ok(Look::Waiting(how));
+    }
+    let stays = target.is_some_and(|target| target != vm.node)
+        || (target.is_none() && vm.node == before.node && vm.failed_reason != before.failed_reason);
+    if vm.state == VmState::Start && !stays {
+        return Ok(if vm.running && vm.owner == vm.node {
+            Look::Done(format!("VM {} runs on node {}", vm.name, vm.node))
+        } else {
+            Look::Waiting(format!("starting on {}", vm.node))
+        });
+    }
+    if vm.state == before.state && !stays {
+        return Ok(Look::Done(format!("VM {} is on node {}", vm.name, vm.node)));
+    }
+    let why = if vm.failed_reason.is_empty() {
+        String::new()
+    } else {
+        format!(": {}", vm.failed_reason)
+    };
+    Err(CliError::failure(match (vm.state, target) {
+        (VmState::Start, Some(target)) => format!(
+            "VM {} did not come to node {target} and stays on {}{why}",
+            vm.name, vm.node
+        ),
+        (VmState::Start, None) => format!("VM {} was not moved and stays on {}{why}", vm.name, vm.node),
+        (state, _) => format!(
+            "VM {} was not moved; it is in state {state} on node {}{why}",
+            vm.name, vm.node
+        ),
+    }))
+}

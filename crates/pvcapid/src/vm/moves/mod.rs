@@ -1,0 +1,268 @@
+//! Moving guests from node to node.
+//!
+//! A request is one transaction: it holds only if the guest's state, place, owner and migration are as they were read,
+//! and if nobody else was placed on the target meanwhile. The node where the guest runs does the rest.
+//!
+//! * `decide` - what a request comes to, by what the guest does at the moment: pure.
+//! * `follow` - waiting for the end.
+
+mod decide;
+mod follow;
+
+pub(crate) use decide::{Action, Liveness, MoveRequest};
+
+use pvc_common::keys;
+use pvc_common::placement::{Choice, Places, Unplaced, read_candidates};
+use pvc_common::store::{Store, StoreError, Txn};
+use pvc_core::ids::{NodeName, VmId};
+use pvc_core::placement::Obstacle;
+use pvc_core::states::{DomainState, VmState};
+
+use self::decide::{Already, Denied, Guest, Plan, Process, To, plan};
+use super::RETRIES;
+use super::record::{Record, runs};
+use super::state::Reply;
+use super::transition::Force;
+use crate::app::App;
+use crate::error::ApiError;
+
+/// What was asked for, once it is written.
+#[derive(Debug)]
+enum Ordered {
+    /// It was so already, or there is nothing to wait for; in words.
+    Nothing(String),
+    /// The guest is on its way to that node; in words.
+    UnderWay(NodeName, String),
+}
+
+/// Carries out a request to move a guest. Answers in words.
+///
+/// # Idempotence
+/// A guest that is on its way there or there already is success, without a write.
+///
+/// # Cancellation
+/// What was written stays; only the waiting ends.
+pub(crate) async fn request<S: Store>(
+    app: &App<S>,
+    id: VmId,
+    request: &MoveRequest,
+    reply: Reply,
+) -> Result<String, ApiError> {
+    let ordered = app.listing(order(&app.store, id, request)).await?;
+    match (ordered, reply) {
+        (Ordered::Nothing(text), _) | (Ordered::UnderWay(_, text), Reply::AtOnce) => Ok(text),
+        (Ordered::UnderWay(target, _), Reply::WhenDone) => follow::until_there(app, id, &target).await,
+    }
+}
+
+async fn order<S: Store>(store: &S, id: VmId, request: &MoveRequest) -> Result<Ordered, ApiError> {
+    for _ in 0..RETRIES {
+        let record = Record::require(store, id).await?;
+        let name = &record.name;
+        let planned = plan(request, &guest(&record)).map_err(|denied| denied_text(name.as_str(), &denied))?;
+        let (to, home, state) = match planned {
+            Plan::AlreadySo(Already::There) => {
+                return Ok(Ordered::Nothing(format!(
+                    "VM {name} is on node {} already",
+                    record.node.value
+                )));
+            }
+            Plan::AlreadySo(Already::UnderWay) => {
+                let node = record.node.value.clone();
+                let text = format!("VM {name} is on its way to node {node} already");
+                return Ok(Ordered::UnderWay(node, text));
+            }
+            Plan::SettleHere => match settle(store, id, &record).await {
+                Ok(()) => {
+                    return Ok(Ordered::Nothing(format!(
+                        "VM {name} is on node {} for good",
+                        record.node.value
+                    )));
+                }
+                Err(StoreError::BadVersion { .. } | StoreError::NoNode { .. }) => continue,
+                Err(error) => return Err(error.into()),
+            },
+            Plan::Go { to, home, state } => (to, home, state),
+        };
+        let places = read_candidates(store, &std::collections::BTreeSet::new()).await?;
+        let choice = choose(&places, id, &record, to, request.force)?;
+        let target = choice.node.clone();
+        let txn = places.reserve(going(id, &record, &target, home, state), &choice);
+        match store.commit(txn).await {
+            Ok(_) => {
+                tracing::info!(
+                    vm = %id, name = %name, from = %record.node.value, to = %target, action = %request.action,
+                    "VM ordered to another node"
+                );
+                return Ok(match state {
+                    Some(_) => {
+                        let text = format!(
+                            "VM {name} is on its way from node {} to {target}",
+                            record.node.value
+                        );
+                        Ordered::UnderWay(target, text)
+                    }
+                    None if record.state.value == VmState::Start => {
+                        let text = format!("VM {name} does not run yet; it starts on node {target}");
+                        Ordered::UnderWay(target, text)
+                    }
+                    None => Ordered::Nothing(format!("VM {name} does not run; its node is {target} now")),
+                });
+            }
+            Err(StoreError::BadVersion { .. } | StoreError::NoNode { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(ApiError::busy("The VM or its new node"))
+}
+
+fn guest(record: &Record) -> Guest<'_> {
+    Guest {
+        state: record.state.value,
+        node: &record.node.value,
+        last_node: record.last_node.value.as_ref(),
+        process: match &record.owner.value {
+            None => Process::None,
+            Some(owner) if runs(owner) => Process::Runs(&owner.node),
+            Some(owner) => Process::Starting(&owner.node),
+        },
+        incoming: record.incoming.value.is_some(),
+        method: record.migration_method,
+    }
+}
+
+fn denied_text(name: &str, denied: &Denied) -> ApiError {
+    let text = format!("VM {name}: {denied}");
+    match denied {
+        Denied::OnThatNode { .. } | Denied::TargetGiven { .. } => ApiError::invalid("node", text),
+        Denied::NotLive => ApiError::invalid("force_live", text),
+        Denied::MigratedAlready { .. }
+        | Denied::UnderWay { .. }
+        | Denied::Ending
+        | Denied::Busy { .. }
+        | Denied::Starting { .. }
+        | Denied::ProcessLeft { .. } => ApiError::conflict(text),
+    }
+}
+
+/// The target, with all that a reservation there depends on.
+fn choose(places: &Places, id: VmId, record: &Record, to: To, force: Force) -> Result<Choice, ApiError> {
+    let name = &record.name;
+    let wish = places
+        .wish(id, vec![record.node.value.clone()])
+        .ok_or_else(|| ApiError::conflict(format!("VM {name}: its definition can not be read")))?;
+    match to {
+        To::Best => places
+            .choose(&wish)
+            .map_err(|no_place| ApiError::conflict(format!("VM {name} can not be moved: {no_place}"))),
+        To::Named(node) => {
+            // One that should run starts there at once, if it does not run yet.
+            let should_run = record.state.value == VmState::Start;
+            let passed_over = |obstacle: &Obstacle| {
+                if should_run {
+                    passed_over_while_running(obstacle, force)
+                } else {
+                    passed_over_while_stopped(obstacle)
+                }
+            };
+            places
+                .named(&wish, &node, passed_over)
+                .map_err(|unplaced| match &unplaced {
+                    Unplaced::NotOpen { .. } => {
+                        ApiError::invalid("node", format!("VM {name} can not be moved: {unplaced}"))
+                    }
+                    Unplaced::Refused { obstacles, .. } => {
+                        let text = format!("VM {name} can not be moved: {unplaced}");
+                        if obstacles.contains(&Obstacle::Limited) {
+                            ApiError::invalid("node", text)
+                        } else if obstacles
+                            .iter()
+                            .all(|obstacle| matches!(obstacle, Obstacle::Together { .. }))
+                        {
+                            ApiError::conflict(format!("{text}. Ask with force to put them together"))
+                        } else {
+                            ApiError::conflict(text)
+                        }
+                    }
+                    Unplaced::NoPlace(_) => ApiError::conflict(format!("VM {name}: {unplaced}")),
+                })
+        }
+    }
+}
+
+/// What an administrator who names a node for a running guest may pass over. A node that is being filled again takes
+/// its guests back.
+fn passed_over_while_running(obstacle: &Obstacle, force: Force) -> bool {
+    match obstacle {
+        Obstacle::NotReady { state } => *state == DomainState::Unflush,
+        Obstacle::Together { .. } => force == Force::Yes,
+        Obstacle::Excluded
+        | Obstacle::Limited
+        | Obstacle::Silent
+        | Obstacle::NotRunning { .. }
+        | Obstacle::Unknown
+        | Obstacle::TooLarge { .. }
+        | Obstacle::Full { .. }
+        | Obstacle::Vcpus { .. } => false,
+    }
+}
+
+/// Of a guest without a process only the place changes: only what it could never run with stands against that.
+fn passed_over_while_stopped(obstacle: &Obstacle) -> bool {
+    match obstacle {
+        Obstacle::Excluded
+        | Obstacle::Limited
+        | Obstacle::Unknown
+        | Obstacle::TooLarge { .. }
+        | Obstacle::Vcpus { .. } => false,
+        Obstacle::Silent
+        | Obstacle::NotRunning { .. }
+        | Obstacle::NotReady { .. }
+        | Obstacle::Full { .. }
+        | Obstacle::Together { .. } => true,
+    }
+}
+
+/// All that the decision depended on is as it was read.
+fn unchanged(id: VmId, record: &Record) -> Txn {
+    let keys = keys::domain(id);
+    Txn::new()
+        .check(&keys.owner(), record.owner.version)
+        .check(&keys.incoming(), record.incoming.version)
+}
+
+fn going(
+    id: VmId,
+    record: &Record,
+    target: &NodeName,
+    home: Option<NodeName>,
+    state: Option<VmState>,
+) -> Txn {
+    let keys = keys::domain(id);
+    let mut txn = unchanged(id, record)
+        .set(&keys.node(), target, record.node.version)
+        .set(&keys.last_node(), &home, record.last_node.version);
+    txn = match state {
+        Some(state) => txn.set(&keys.state(), &state, record.state.version),
+        None => txn.check(&keys.state(), record.state.version),
+    };
+    if state.is_some() && !record.failed_reason.value.is_empty() {
+        // What an earlier migration failed by is told until the next one.
+        txn = txn.set(
+            &keys.failed_reason(),
+            &String::new(),
+            record.failed_reason.version,
+        );
+    }
+    txn
+}
+
+/// Makes the node where the guest is its home.
+async fn settle<S: Store>(store: &S, id: VmId, record: &Record) -> Result<(), StoreError> {
+    let keys = keys::domain(id);
+    let txn = unchanged(id, record)
+        .check(&keys.state(), record.state.version)
+        .check(&keys.node(), record.node.version)
+        .set(&keys.last_node(), &None, record.last_node.version);
+    store.commit(txn).await.map(|_| ())
+}
