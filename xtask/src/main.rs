@@ -9,6 +9,7 @@ mod apt;
 mod bench;
 mod lab;
 mod openapi;
+mod sim;
 mod soak;
 mod test;
 mod workspace;
@@ -36,6 +37,8 @@ enum Command {
     Bench(bench::Command),
     /// Kill daemons and move guests at random on the lab, and see that nothing breaks
     Soak(soak::Arguments),
+    /// A simulated cluster, and the hunt for schedules that break it
+    Sim(sim::Arguments),
     /// Write the description of the API that is checked in
     Openapi,
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Test(arguments) => Ok(test::run(&arguments)),
         Command::Bench(command) => bench::run(&command).map(|()| ExitCode::SUCCESS),
         Command::Soak(arguments) => soak::run(&arguments).map(|()| ExitCode::SUCCESS),
+        Command::Sim(arguments) => sim::run(&arguments).map(|()| ExitCode::SUCCESS),
         Command::Openapi => openapi::write().map(|()| ExitCode::SUCCESS),
     };
     match result {

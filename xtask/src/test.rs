@@ -13,7 +13,7 @@ use pvc_lab::Lab;
 
 use pvc_lab::packages;
 
-use crate::{apt, openapi, workspace};
+use crate::{apt, openapi, sim, workspace};
 
 /// Package of the cluster tests; they need a lab and are no part of the ordinary tests.
 const CLUSTER_TESTS: &str = "pvc-cluster-tests";
@@ -175,6 +175,18 @@ fn desk(run: &mut Run) {
         let mut command = cargo_command();
         command.args(["test", "--workspace", "--no-fail-fast", "--quiet"]);
         counted(command, count)
+    });
+    run.step("scenarios", |count| {
+        counted(sim::command(&["--scenarios"]), count)
+    });
+    run.step("simulator", |count| {
+        let outcome = succeed(sim::command(&["--seeds", sim::CI_SEEDS]));
+        // One test, however many schedules.
+        *count = Count {
+            passed: u32::from(outcome.is_ok()),
+            failed: u32::from(outcome.is_err()),
+        };
+        outcome
     });
     run.step("OpenAPI document", |_| openapi::check().map(|()| None));
     run.step("shipped configuration", |_| shipped_config());

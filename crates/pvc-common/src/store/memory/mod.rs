@@ -48,6 +48,7 @@ pub struct MemoryStore {
 
 struct State {
     tree: Tree,
+    observer: Option<Observer>,
     quorum: bool,
     sessions: u64,
     clients: BTreeMap<u64, Client>,
@@ -78,6 +79,35 @@ enum Late {
     Sequential { prefix: String, data: Vec<u8> },
 }
 
+/// A znode that was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Written {
+    /// By which client ([`MemoryStore::number`]).
+    pub client: u64,
+    /// Its path.
+    pub path: String,
+    /// What it held before; `None` if it was not there.
+    pub before: Option<Vec<u8>>,
+    /// What it holds now; `None` if it is gone.
+    pub after: Option<Vec<u8>>,
+}
+
+/// Keeps what is written where somebody looks.
+struct Observer {
+    looks_at: fn(&str) -> bool,
+    seen: Vec<Written>,
+}
+
+/// All znodes as they were at one moment.
+#[derive(Clone)]
+pub struct Snapshot(Tree);
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").finish_non_exhaustive()
+    }
+}
+
 /// How a write goes on after its client's state was looked at.
 enum Gate {
     Open,
@@ -90,6 +120,7 @@ impl MemoryServer {
         MemoryServer {
             state: Arc::new(Mutex::new(State {
                 tree: Tree::new(),
+                observer: None,
                 quorum: true,
                 sessions: 0,
                 clients: BTreeMap::new(),
@@ -130,6 +161,58 @@ impl MemoryServer {
     }
 }
 
+/// What tests and the simulator see from outside.
+impl MemoryServer {
+    /// From now on what is written at paths that `looks_at` says yes to is kept for [`MemoryServer::seen`].
+    pub fn observe(&self, looks_at: fn(&str) -> bool) {
+        lock(&self.state).observer = Some(Observer {
+            looks_at,
+            seen: Vec::new(),
+        });
+    }
+
+    /// What was written since the last call, in order.
+    pub fn seen(&self) -> Vec<Written> {
+        let mut state = lock(&self.state);
+        state
+            .observer
+            .as_mut()
+            .map(|observer| std::mem::take(&mut observer.seen))
+            .unwrap_or_default()
+    }
+
+    /// The znode at `path` as the leader has it, whatever becomes of the clients.
+    pub fn peek(&self, path: &str) -> Option<Znode> {
+        lock(&self.state).tree.read(path)
+    }
+
+    /// The names of the children of `path` as the leader has them.
+    pub fn peek_children(&self, path: &str) -> Vec<String> {
+        lock(&self.state).tree.children(path).unwrap_or_default()
+    }
+
+    /// All znodes as they are now.
+    pub fn snapshot(&self) -> Snapshot {
+        Snapshot(lock(&self.state).tree.clone())
+    }
+
+    /// Puts the servers back to `snapshot`, as when their files are restored: sessions are gone with the znodes that
+    /// belonged to them, versions and the order of writes go on from then.
+    pub fn restore(&self, snapshot: &Snapshot) {
+        let mut state = lock(&self.state);
+        state.tree = snapshot.0.clone();
+        let numbers: Vec<u64> = state.clients.keys().copied().collect();
+        for number in numbers {
+            let Some(client) = state.clients.get_mut(&number) else {
+                continue;
+            };
+            client.end();
+            let session = client.session;
+            state.tree.end_session(session);
+        }
+    }
+}
+
 impl Default for MemoryServer {
     fn default() -> MemoryServer {
         MemoryServer::new()
@@ -139,6 +222,13 @@ impl Default for MemoryServer {
 impl fmt::Debug for MemoryServer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryServer").finish_non_exhaustive()
+    }
+}
+
+impl MemoryStore {
+    /// The number by which [`Written`] names this client.
+    pub fn number(&self) -> u64 {
+        self.client
     }
 }
 
@@ -262,7 +352,7 @@ impl Store for MemoryStore {
         }
         let mut state = lock(&self.state);
         match state.gate(self.client)? {
-            Gate::Open => state.apply(&txn),
+            Gate::Open => state.apply(self.client, &txn),
             Gate::Unseen(fate) => {
                 state.hide(self.client, fate, Late::Txn(txn));
                 Err(unseen())
@@ -392,13 +482,25 @@ impl State {
     /// Applies a write whose caller has gone: nobody learns of its failure.
     fn apply_late(&mut self, client: u64, write: Late) {
         match write {
-            Late::Txn(txn) => drop(self.apply(&txn)),
+            Late::Txn(txn) => drop(self.apply(client, &txn)),
             Late::Sequential { prefix, data } => drop(self.create_sequential(client, &prefix, &data)),
         }
     }
 
-    fn apply(&mut self, txn: &Txn) -> Result<Vec<Applied>, StoreError> {
+    fn apply(&mut self, client: u64, txn: &Txn) -> Result<Vec<Applied>, StoreError> {
+        let before = self.before(txn);
         let applied = self.tree.apply(txn)?;
+        for (path, before) in before {
+            let after = self.tree.read(&path).map(|znode| znode.data);
+            if let Some(observer) = &mut self.observer {
+                observer.seen.push(Written {
+                    client,
+                    path,
+                    before,
+                    after,
+                });
+            }
+        }
         for op in &txn.ops {
             match op {
                 super::Op::Create { path, .. }
@@ -408,6 +510,23 @@ impl State {
             }
         }
         Ok(applied)
+    }
+
+    /// What the znodes that `txn` writes and somebody looks at hold now.
+    fn before(&self, txn: &Txn) -> Vec<(String, Option<Vec<u8>>)> {
+        let Some(observer) = &self.observer else {
+            return Vec::new();
+        };
+        let written = txn.ops.iter().filter_map(|op| match op {
+            super::Op::Create { path, .. } | super::Op::Set { path, .. } | super::Op::Delete { path, .. } => {
+                Some(path)
+            }
+            super::Op::Check { .. } | super::Op::Guard { .. } => None,
+        });
+        written
+            .filter(|path| (observer.looks_at)(path))
+            .map(|path| (path.clone(), self.tree.read(path).map(|znode| znode.data)))
+            .collect()
     }
 
     fn create_sequential(&mut self, client: u64, prefix: &str, data: &[u8]) -> Result<String, StoreError> {
@@ -465,7 +584,7 @@ impl State {
         };
         for prefix in std::mem::take(&mut client.withdrawals) {
             for path in self.tree.ephemerals(session, &prefix) {
-                drop(self.apply(&Txn::new().delete_path(path, None)));
+                drop(self.apply(number, &Txn::new().delete_path(path, None)));
             }
         }
     }

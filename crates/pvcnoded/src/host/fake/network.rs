@@ -99,8 +99,8 @@ impl FakeNetwork {
         locked(&self.kernel).failures.push_back(errno);
     }
 
-    /// The next `add` or `refresh` takes that long between the reckoning of the lifetime and its return: the host is
-    /// frozen in the midst of the call. Orders queue up.
+    /// The next `add` or `refresh` takes that long between the reckoning of the lifetime and the system call: the host
+    /// is frozen in between. Orders queue up.
     pub fn stall_next(&self, duration: Duration) {
         locked(&self.kernel).stalls.push_back(duration);
     }
@@ -144,15 +144,17 @@ impl FakeNetwork {
             return AddressOutcome::TooLate;
         };
         let valid_lft = valid_lft.get();
-        let stall = {
-            let mut kernel = locked(&self.kernel);
-            let drops_at = reckoned + Duration::from_secs(u64::from(valid_lft)) + kernel.lateness;
-            kernel.addresses.insert(address.clone(), drops_at);
-            kernel.journal.push((reckoned, address.clone(), event(valid_lft)));
-            kernel.stalls.pop_front()
-        };
+        let stall = locked(&self.kernel).stalls.pop_front();
         if let Some(stall) = stall {
             self.clock.advance(stall);
+        }
+        {
+            let called = self.clock.now();
+            let mut kernel = locked(&self.kernel);
+            kernel.expire(called);
+            let drops_at = called + Duration::from_secs(u64::from(valid_lft)) + kernel.lateness;
+            kernel.addresses.insert(address.clone(), drops_at);
+            kernel.journal.push((called, address.clone(), event(valid_lft)));
         }
         if self.clock.now() >= right_ends {
             self.take_off(address);

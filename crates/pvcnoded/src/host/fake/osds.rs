@@ -144,6 +144,16 @@ impl OsdMap {
         }
     }
 
+    /// Whether some OSD would take a write of `client`, once it answers.
+    pub(super) fn takes_writes_of(&self, client: &CephClient, now: BootTime) -> bool {
+        let mut up = self.osds.values().filter(|osd| osd.up);
+        let barred = self
+            .blocklist
+            .get(client)
+            .is_some_and(|entry| now < entry.expires && up.all(|osd| self.knows(osd, entry.epoch, now)));
+        !self.told.contains(client) && !barred
+    }
+
     /// Whether a listing of an image's users would hang.
     pub(super) fn hangs(&mut self, now: BootTime) -> bool {
         self.settle(now);

@@ -169,6 +169,27 @@ impl FakeCeph {
         WriteOutcome::Written
     }
 
+    /// Whether a process with this client could write, whatever it or the network is doing now.
+    pub fn takes_writes_of(&self, client: &CephClient) -> bool {
+        locked(&self.state).map.takes_writes_of(client, self.clock.now())
+    }
+
+    /// A client that was taken for dead is heard of again: it watches the volume as before, unless it is barred.
+    pub fn come_back(&self, volume: &VolumeId, client: &CephClient) {
+        if !self.takes_writes_of(client) {
+            return;
+        }
+        let mut state = locked(&self.state);
+        state.settle(self.clock.now());
+        let Some(volume) = state.volumes.get_mut(volume) else {
+            return;
+        };
+        match volume.watchers.iter_mut().find(|(watcher, _)| watcher == client) {
+            Some((_, died)) => *died = None,
+            None => volume.watchers.push((client.clone(), None)),
+        }
+    }
+
     /// Every write to the volume so far: when, and by whom.
     pub fn writes(&self, volume: &VolumeId) -> Vec<(BootTime, CephClient)> {
         let state = locked(&self.state);
