@@ -3,6 +3,7 @@
 //! Nothing in this crate reads a clock, a file, a socket or the environment: time is an argument and the outside
 //! world arrives as a view. So the daemons, the simulator and the tests run the very same decisions.
 //!
+//! * [`drain`]: emptying a node and filling it again.
 //! * [`fence`]: proving a silent node dead.
 //! * [`guest_xml`]: a guest as its libvirt XML describes it.
 //! * [`hold`]: holding still while the store may tell of the past.
@@ -15,6 +16,7 @@
 //! * [`role`]: the primary role: who may hold the floating addresses.
 //! * [`upstream`]: whether a node reaches the upstream network.
 //! * [`time`]: the host's boot clock as a value.
+pub mod drain;
 pub mod fence;
 pub mod guest_xml;
 pub mod hold;

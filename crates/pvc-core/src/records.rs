@@ -176,6 +176,42 @@ pub struct NodeAddresses {
 
 impl Record for NodeAddresses {}
 
+/// How far the emptying or filling of a node is, as the node itself tells it: for people, nothing is decided by it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainReport {
+    /// `flush` or `unflush`.
+    pub order: crate::states::DomainState,
+    /// When the node took the order up, in seconds since 1970.
+    pub began_at: u64,
+    /// When it was done with it, in seconds since 1970; none while it is at it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ended_at: Option<u64>,
+    /// Guests that the order concerns.
+    pub total: u32,
+    /// Those of them that are still to be done.
+    pub left: u32,
+    /// Those of them that were shut down since no node took them; they start again when the node is made ready.
+    pub shut_down: u32,
+    /// What the guests that are left are waited for in, and those that could not be done; the troubled ones first, 30 at
+    /// most.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub guests: Vec<DrainedGuest>,
+}
+
+impl Record for DrainReport {}
+
+/// A guest in a [`DrainReport`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DrainedGuest {
+    /// Its name.
+    pub name: String,
+    /// What it is doing: `moving`, `shutting down`, `waiting for its turn` and so on.
+    pub is: String,
+    /// What is wrong with it; empty while it goes its ordinary way.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub trouble: String,
+}
+
 /// What is known of a node's BMC.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BmcReport {
@@ -312,6 +348,33 @@ mod tests {
         check(
             &owner(CephClients::Unrecorded),
             &format!(r#"{{"v":1,"node":"hv2","incarnation":{who},"epoch":7,"ceph_clients":"unrecorded"}}"#),
+        );
+    }
+
+    #[test]
+    fn a_report_of_a_drain_is_stored_as_recorded_here() {
+        let mut report = DrainReport {
+            order: crate::states::DomainState::Flush,
+            began_at: 7,
+            ended_at: None,
+            total: 3,
+            left: 1,
+            shut_down: 0,
+            guests: vec![DrainedGuest {
+                name: "web1".to_owned(),
+                is: "moving".to_owned(),
+                trouble: String::new(),
+            }],
+        };
+        check(
+            &report,
+            r#"{"v":1,"order":"flush","began_at":7,"total":3,"left":1,"shut_down":0,"guests":[{"name":"web1","is":"moving"}]}"#,
+        );
+        report.guests.clear();
+        report.ended_at = Some(9);
+        check(
+            &report,
+            r#"{"v":1,"order":"flush","began_at":7,"ended_at":9,"total":3,"left":1,"shut_down":0}"#,
         );
     }
 

@@ -5,6 +5,8 @@
 //! * [`registration`]: this life takes its place in the store.
 //! * [`node_lease`]: this agent is alive.
 //! * [`fence`]: nodes that have died are proven dead, and their guests run elsewhere.
+//! * [`placement`]: a node for a guest.
+//! * [`drain`]: this node is emptied and filled again.
 //! * [`heartbeat`]: what is measured here, for people.
 //! * [`role`]: this node's part in the primary role.
 //! * [`upstream`]: whether this node reaches the upstream network.
@@ -13,6 +15,7 @@
 //! * [`host`]: the outside world, behind seams.
 pub mod agent;
 pub mod daemon;
+pub mod drain;
 pub mod fence;
 pub mod heartbeat;
 pub mod host;

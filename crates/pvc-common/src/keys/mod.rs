@@ -204,7 +204,7 @@ mod tests {
         check(
             NodeKeys::RELATIVE,
             &["node"],
-            &["/upstream", "/reserved", "/addresses", "/bmc", "/hold"],
+            &["/upstream", "/reserved", "/addresses", "/bmc", "/hold", "/drain"],
         );
         check(PluginKeys::RELATIVE, &["monitoring_plugin"], &[]);
         check(

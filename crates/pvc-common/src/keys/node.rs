@@ -2,7 +2,7 @@
 
 use pvc_core::hold::HoldRecord;
 use pvc_core::ids::NodeName;
-use pvc_core::records::{BmcReport, NodeAddresses, Reserved, UpstreamReading};
+use pvc_core::records::{BmcReport, DrainReport, NodeAddresses, Reserved, UpstreamReading};
 use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState};
 
 use super::values::{
@@ -84,6 +84,8 @@ key_group!(
         bmc: Key<Option<BmcReport>> = "/bmc",
         /// Whether it holds still since the store may tell of the past (schema 16); empty before its first life.
         hold: Key<Option<HoldRecord>> = "/hold",
+        /// How far its emptying or filling is, or how the last one ended (schema 16); empty before the first.
+        drain: Key<Option<DrainReport>> = "/drain",
     }
 );
 

@@ -9,8 +9,8 @@ use pvc_core::fence::FenceRecord;
 use pvc_core::hold::{AdoptOrder, HoldRecord};
 use pvc_core::ids::{ImageName, NodeName, PoolName, TagName, VmId, VmName, VolumeId};
 use pvc_core::records::{
-    BmcReport, Incoming, NodeAddresses, NodeLease, Owner, PrimaryRecord, Record, Reserved, RoleLease,
-    UpstreamReading,
+    BmcReport, DrainReport, Incoming, NodeAddresses, NodeLease, Owner, PrimaryRecord, Record, Reserved,
+    RoleLease, UpstreamReading,
 };
 use pvc_core::states::{
     CoordinatorState, DaemonMode, DaemonState, DomainState, MigrationMethod, NodeSelector, VmState,
@@ -137,6 +137,7 @@ record_values! {
     "a reservation": Reserved;
     "a node's addresses": NodeAddresses;
     "a report on a BMC": BmcReport;
+    "a report of a drain": DrainReport;
     "a lease of the primary role": RoleLease;
     "an owner of a guest": Owner;
     "an announcement of an incoming guest": Incoming;

@@ -76,6 +76,7 @@ pub fn protocol_keys_of_node(name: &NodeName) -> Txn {
         .create(&node.addresses(), &None)
         .create(&node.bmc(), &None)
         .create(&node.hold(), &None)
+        .create(&node.drain(), &None)
         .create(&keys::lease_node(name), &None)
         .create(&keys::fence(name), &None)
 }

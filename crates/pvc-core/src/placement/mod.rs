@@ -163,6 +163,30 @@ pub struct NoPlace {
 }
 
 impl NoPlace {
+    /// Whether it may come right by itself within a minute: a node that would do starts, or has not reported yet.
+    pub fn may_pass(&self) -> bool {
+        let passes = |obstacle: &Obstacle| match obstacle {
+            Obstacle::Silent | Obstacle::Unknown => true,
+            Obstacle::NotRunning { state } => match state {
+                DaemonState::Init | DaemonState::Dead | DaemonState::Run => true,
+                DaemonState::Shutdown | DaemonState::Stop | DaemonState::Fenced => false,
+            },
+            Obstacle::NotReady { state } => match state {
+                DomainState::Unflush | DomainState::Ready => true,
+                DomainState::Flush | DomainState::Flushed | DomainState::FenceFlush => false,
+            },
+            Obstacle::Excluded
+            | Obstacle::Limited
+            | Obstacle::TooLarge { .. }
+            | Obstacle::Full { .. }
+            | Obstacle::Vcpus { .. }
+            | Obstacle::Together { .. } => false,
+        };
+        self.refusals
+            .iter()
+            .any(|(_, obstacles)| obstacles.iter().all(passes))
+    }
+
     /// Nodes that only an anti-affinity group keeps from taking the guest.
     pub fn only_apart(&self) -> Vec<&NodeName> {
         let apart = |obstacles: &[Obstacle]| {

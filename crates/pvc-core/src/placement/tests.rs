@@ -224,6 +224,27 @@ fn whoever_reads_why_there_is_no_place_knows_what_to_do() {
 }
 
 #[test]
+fn a_refusal_that_may_pass_is_told_from_one_that_will_not() {
+    let check = |change: &dyn Fn(&mut Candidate)| {
+        let mut candidate = node("a");
+        change(&mut candidate);
+        place(&small(), &[candidate]).unwrap_err().may_pass()
+    };
+    assert!(check(&|node| node.silent = true));
+    assert!(check(&|node| node.daemon_state = DaemonState::Init));
+    assert!(check(&|node| node.memory_total_mib = 0));
+    assert!(check(&|node| node.domain_state = DomainState::Unflush));
+    assert!(!check(&|node| node.domain_state = DomainState::Flushed));
+    assert!(!check(&|node| node.daemon_state = DaemonState::Stop));
+    assert!(!check(&|node| node.running_mib = 950));
+    assert!(!check(&|node| {
+        node.silent = true;
+        node.running_mib = 950;
+    }));
+    assert!(!place(&small(), &[]).unwrap_err().may_pass());
+}
+
+#[test]
 fn guests_spread_over_equal_nodes_and_each_always_gets_the_same() {
     let nodes = ["hv1", "hv2", "hv3", "hv4"].map(node);
     let mut counts = std::collections::BTreeMap::new();

@@ -40,6 +40,7 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 
 use crate::agent::{AgentPhase, AgentState};
+use crate::drain::{DrainParts, DrainRounds};
 use crate::fence::{FenceParts, FenceSettings, Fencer, OwnFence};
 use crate::heartbeat::Heartbeat;
 use crate::host::ceph::{CephAccess, CephCommands};
@@ -215,6 +216,7 @@ impl Daemon {
         let fencer = self
             .fencer(&store, &agent, &hearing)
             .map(|fencer| tokio::spawn(fencer.run()));
+        let drain = tokio::spawn(self.drain(&store, &agent).run());
         let mut guests = tokio::spawn(async move { guests.run(guests_stop).await });
 
         tokio::select! {
@@ -241,6 +243,8 @@ impl Daemon {
             upstream.abort();
         }
         own_fence.abort();
+        // Lesson 51: the order stands in the store, and the next life of this agent goes on with it.
+        drain.abort();
         if let Some(fencer) = fencer {
             // Whatever it was doing is on record, and another coordinator carries it on.
             fencer.abort();
@@ -248,6 +252,17 @@ impl Daemon {
         self.publish(&store, DaemonState::Stop).await;
         info!("node agent stops");
         Ok(())
+    }
+
+    /// What empties this node and fills it again.
+    fn drain(&self, store: &ZooKeeperStore, agent: &AgentState) -> DrainRounds<ZooKeeperStore, HostClock> {
+        DrainRounds::new(DrainParts {
+            store: store.clone(),
+            clock: HostClock,
+            me: self.config.node.clone(),
+            agent: agent.clone(),
+            shutdown_timeout: self.config.timers.vm_shutdown_timeout,
+        })
     }
 
     /// A coordinator watches all others.

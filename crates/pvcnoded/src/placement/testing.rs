@@ -5,7 +5,7 @@ use pvc_common::keys::{self, Key, Value};
 use pvc_common::schema::{NewDomain, NewNode, base_keys, domain_keys, node_keys};
 use pvc_common::store::memory::{MemoryServer, MemoryStore};
 use pvc_common::store::{Store as _, StoreExt as _, Txn};
-use pvc_core::ids::{BootId, Incarnation, MachineId, NodeName, VmId, VmName};
+use pvc_core::ids::{BootId, Incarnation, MachineId, NodeName, TagName, VmId, VmName};
 use pvc_core::records::{CephClients, Owner};
 use pvc_core::states::{DaemonMode, DaemonState, DomainState, MigrationMethod, NodeSelector, VmState};
 
@@ -105,6 +105,11 @@ impl TestStore {
     pub(crate) async fn limited(&self, vm: VmId, nodes: &[&str]) {
         let nodes = CommaList(nodes.iter().map(|node| name(node)).collect());
         self.set(&keys::domain(vm).node_limit(), &nodes).await;
+    }
+
+    pub(crate) async fn grouped(&self, vm: VmId, group: &str) {
+        let groups = CommaList(vec![TagName::new(group).unwrap()]);
+        self.set(&keys::domain(vm).anti_affinity(), &groups).await;
     }
 
     /// Writes whatever is there.
