@@ -5,12 +5,14 @@
 //! whatever hangs in collecting costs its own figures alone.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::time::Duration;
 
+use futures::future::select;
 use pvc_common::clock::{Clock, HostClock};
 use pvc_common::config::Config;
 use pvc_common::keys;
-use pvc_common::store::{ReadError, Store, StoreError, StoreExt as _, Txn, ZnodeVersion};
+use pvc_common::store::{ReadError, Store, StoreExt as _, ZnodeVersion};
 use pvc_core::guest_xml;
 use pvc_core::ids::{NodeName, VmId};
 use pvc_core::states::DaemonState;
@@ -18,7 +20,6 @@ use tracing::{info, warn};
 
 use crate::agent::{AgentPhase, AgentState};
 use crate::host::Hypervisor;
-use crate::registration::wall_seconds;
 use crate::stats::{self, HostFiles, InterfaceSampler, NodeStatistics};
 
 /// How long libvirt may take to tell its figures.
@@ -62,18 +63,6 @@ impl<S: Store, H: Hypervisor> Heartbeat<S, H> {
         }
     }
 
-    /// Publishes a state at once.
-    ///
-    /// # Errors
-    /// When the store does not take it; the next beat tries again.
-    pub async fn publish_state(&self, state: DaemonState) -> Result<(), StoreError> {
-        let own = keys::node(&self.node);
-        let txn = Txn::new()
-            .overwrite(&own.daemon_state(), &state)
-            .overwrite(&own.keepalive(), &wall_seconds(&HostClock));
-        self.store.commit(txn).await.map(|_| ())
-    }
-
     /// Beats until dropped.
     pub async fn run(mut self) {
         let mut failing = false;
@@ -91,7 +80,9 @@ impl<S: Store, H: Hypervisor> Heartbeat<S, H> {
                 }
                 Err(_) => {}
             }
-            HostClock.sleep_until(next).await;
+            // Whoever waits for this node to run, or to stop, should not wait for a whole interval.
+            let (sleep, phase) = (HostClock.sleep_until(next), self.agent.phase_changed());
+            let _ = select(pin!(sleep), pin!(phase)).await;
         }
     }
 

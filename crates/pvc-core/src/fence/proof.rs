@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::record::{ConfirmationKind, FencePhase, FenceRecord, PowerTrack, StorageTrack};
+use super::record::{FencePhase, FenceRecord, PowerTrack, StorageTrack};
 use crate::ids::{Incarnation, VmId};
 use crate::protection::{Protection, stands};
 use crate::records::NodeLease;
@@ -24,12 +24,14 @@ pub enum ProofKind {
     Administrator,
 }
 
-fn concluded_by_new_boot(phase: &FencePhase) -> bool {
+/// The proofs that leave no other trace in the record than the phase itself.
+fn concluded_in_words(phase: &FencePhase) -> Option<ProofKind> {
     match phase {
-        FencePhase::Proven { by } | FencePhase::Recovering { by } | FencePhase::Done { by } => {
-            *by == ProofKind::NewBoot
-        }
-        FencePhase::Suspected | FencePhase::Proving | FencePhase::Abandoned { .. } => false,
+        FencePhase::Proven { by } | FencePhase::Recovering { by } | FencePhase::Done { by } => match by {
+            ProofKind::NewBoot | ProofKind::Administrator => Some(*by),
+            ProofKind::Power | ProofKind::Storage => None,
+        },
+        FencePhase::Suspected | FencePhase::Proving | FencePhase::Abandoned { .. } => None,
     }
 }
 
@@ -56,19 +58,13 @@ impl Proof {
     /// What a fence record proves by itself: the results of its outside actions are written into it under the fence
     /// lock, so another fencer carries on from them.
     ///
-    /// The strongest is taken: power and an administrator's word cover all guests, storage only those whose writable
-    /// disks are all on Ceph with clients on record.
+    /// The strongest is taken: a new boot, an administrator's word that was concluded from, and power cover all guests;
+    /// storage only those whose writable disks are all on Ceph with clients on record.
     pub fn recorded(record: &FenceRecord) -> Option<Proof> {
-        let said_to_be_off = record
-            .confirmation
-            .as_ref()
-            .is_some_and(|confirmation| confirmation.kind == ConfirmationKind::MachineIsOff);
-        let kind = if record.power == PowerTrack::Off {
+        let kind = if let Some(kind) = concluded_in_words(&record.phase) {
+            kind
+        } else if record.power == PowerTrack::Off {
             ProofKind::Power
-        } else if said_to_be_off {
-            ProofKind::Administrator
-        } else if concluded_by_new_boot(&record.phase) {
-            ProofKind::NewBoot
         } else if matches!(record.storage, StorageTrack::Barred { .. })
             || !stands(Protection::FenceNeedsProof)
         {
@@ -96,6 +92,14 @@ impl Proof {
             victim: victim.clone(),
             not_covered: Vec::new(),
         })
+    }
+
+    /// Whether a renewal by the dead boot voids it: nothing but somebody's word, a BMC's or a person's, stands behind it.
+    pub fn is_a_word(&self) -> bool {
+        match self.kind {
+            ProofKind::Power | ProofKind::Administrator => true,
+            ProofKind::Storage | ProofKind::NewBoot => false,
+        }
     }
 
     /// By what.

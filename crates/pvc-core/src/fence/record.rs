@@ -26,7 +26,10 @@ pub struct FenceRecord {
     pub phase: FencePhase,
     /// The power-off.
     pub power: PowerTrack,
-    /// The version of its lease when its BMC said "off": if the lease moves on, that was no proof.
+    /// Whether the node has renewed its lease after its BMC had said "off": that BMC's word counts no more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub power_disproved: bool,
+    /// The version of its lease before its BMC or an administrator said "off": if the lease moves on, that was no proof.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lease_version_at_off: Option<i32>,
     /// The barring of its Ceph clients.
@@ -211,6 +214,7 @@ impl FenceRecord {
             fencer,
             phase: FencePhase::Suspected,
             power: PowerTrack::Untried,
+            power_disproved: false,
             lease_version_at_off: None,
             storage: StorageTrack::Untried,
             restart: RestartTrack::NotDue,
@@ -234,6 +238,13 @@ impl FenceRecord {
             node: node.clone(),
             text: text.into(),
         });
+    }
+
+    /// Whether an administrator has confirmed this.
+    pub fn is_confirmed(&self, kind: ConfirmationKind) -> bool {
+        self.confirmation
+            .as_ref()
+            .is_some_and(|confirmation| confirmation.kind == kind)
     }
 
     /// Whether somebody has still to act on it.

@@ -74,8 +74,22 @@ pub fn guest_fate(proof: &Proof, node: &NodeName, guest: &GuestRecords<'_>) -> G
             | VmState::Delete) => GuestFate::Settle(state),
         };
     }
-    if guest.owner.is_none() && guest.node == node && guest.state == VmState::Start {
-        return GuestFate::Replace;
+    if guest.owner.is_some() || guest.node != node {
+        return GuestFate::NotConcerned;
     }
-    GuestFate::NotConcerned
+    // Placed there, and nobody's: never started, or given up by a later boot.
+    match guest.state {
+        VmState::Start | VmState::Restart | VmState::Migrate | VmState::MigrateLive | VmState::Unmigrate => {
+            GuestFate::Replace
+        }
+        VmState::Shutdown => GuestFate::Settle(VmState::Stop),
+        VmState::Stop
+        | VmState::Disable
+        | VmState::Fail
+        | VmState::Provision
+        | VmState::Import
+        | VmState::Restore
+        | VmState::Mirror
+        | VmState::Delete => GuestFate::NotConcerned,
+    }
 }

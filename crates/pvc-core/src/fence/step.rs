@@ -84,7 +84,7 @@ pub enum FenceStep {
     },
     /// It is dead: say so.
     Conclude(ProofKind),
-    /// It has renewed its lease after its BMC had said "off": that was no proof.
+    /// It has renewed its lease after its BMC, or an administrator, had said "off": that was no proof.
     VoidPowerProof,
     /// Give its guests to other nodes.
     Recover,
@@ -158,10 +158,12 @@ pub fn next_fence_step(view: &FenceView<'_>) -> FenceStep {
     let Some(record) = view.record else {
         return begin(view);
     };
+    // Whatever was known before: a boot that has been followed by another is dead, and its lease moves on now.
     if let Some(proof) = view
         .lease
         .and_then(|lease| Proof::by_new_boot(&record.victim, lease))
-        && matches!(record.phase, FencePhase::Suspected | FencePhase::Proving)
+        && record.is_open()
+        && Proof::recorded(record).is_none_or(|known| known.kind() != ProofKind::NewBoot)
     {
         return FenceStep::Conclude(proof.kind());
     }
@@ -200,11 +202,10 @@ fn take_back(view: &FenceView<'_>) -> Option<FenceStep> {
         .then_some(FenceStep::Abandon(AbandonReason::Maintenance))
 }
 
-fn confirmed(record: &FenceRecord, kind: ConfirmationKind) -> bool {
-    record
-        .confirmation
-        .as_ref()
-        .is_some_and(|confirmation| confirmation.kind == kind)
+/// An administrator's word counts only about a node that is not heard: whoever has looked at the wrong machine must not
+/// end a living one's guests.
+fn said_to_be_off(view: &FenceView<'_>, record: &FenceRecord) -> bool {
+    record.is_confirmed(ConfirmationKind::MachineIsOff) && *view.standing != Standing::Alive
 }
 
 fn next_when_suspected(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep {
@@ -214,7 +215,7 @@ fn next_when_suspected(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep 
     if !stands(Protection::FenceNeedsProof) {
         return FenceStep::Conclude(ProofKind::Storage);
     }
-    if confirmed(record, ConfirmationKind::MachineIsOff) {
+    if said_to_be_off(view, record) {
         return FenceStep::Conclude(ProofKind::Administrator);
     }
     // Somebody else's suspicion; this observer has not heard the node for long enough to act on its own judgement.
@@ -222,7 +223,7 @@ fn next_when_suspected(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep 
         return FenceStep::Leave;
     }
     match view.brake {
-        Some(brake) if !confirmed(record, ConfirmationKind::Proceed) => {
+        Some(brake) if !record.is_confirmed(ConfirmationKind::Proceed) => {
             FenceStep::Wait(WaitReason::Brake(brake))
         }
         Some(_) | None => seek(view),
@@ -230,7 +231,12 @@ fn next_when_suspected(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep 
 }
 
 fn seek(view: &FenceView<'_>) -> FenceStep {
-    match (&view.policy.power, &view.policy.storage) {
+    let disproved = Means::Unavailable("its BMC has said off while it lived".to_owned());
+    let power = match view.record {
+        Some(record) if record.power_disproved => &disproved,
+        Some(_) | None => &view.policy.power,
+    };
+    match (power, &view.policy.storage) {
         (Means::Unavailable(power), Means::Unavailable(storage)) => FenceStep::Wait(WaitReason::NoMeans {
             power: power.clone(),
             storage: storage.clone(),
@@ -249,6 +255,9 @@ fn next_when_proving(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep {
     if let Some(proof) = Proof::recorded(record) {
         return FenceStep::Conclude(proof.kind());
     }
+    if said_to_be_off(view, record) {
+        return FenceStep::Conclude(ProofKind::Administrator);
+    }
     if !record.past_return()
         && let Some(step) = take_back(view)
     {
@@ -261,7 +270,8 @@ fn next_when_proving(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep {
 }
 
 fn next_when_proven(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep {
-    if record.power == PowerTrack::Off && view.renewed_after_off {
+    let proof = Proof::recorded(record);
+    if view.renewed_after_off && proof.as_ref().is_none_or(Proof::is_a_word) {
         return FenceStep::VoidPowerProof;
     }
     if view.policy.recovery == RecoveryPolicy::Leave {
@@ -270,19 +280,14 @@ fn next_when_proven(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep {
     if matches!(record.phase, FencePhase::Proven { .. }) || view.guests_left > 0 {
         return FenceStep::Recover;
     }
-    if record.left.is_empty()
-        || Proof::recorded(record).is_some_and(|proof| proof.kind() != ProofKind::Storage)
-    {
+    if record.left.is_empty() || proof.is_some_and(|proof| proof.kind() != ProofKind::Storage) {
         return FenceStep::Finish;
     }
     // What the storage proof does not cover waits for one that covers everything.
-    if view
-        .lease
-        .is_some_and(|lease| Proof::by_new_boot(&record.victim, lease).is_some())
-    {
-        return FenceStep::Conclude(ProofKind::NewBoot);
+    if said_to_be_off(view, record) {
+        return FenceStep::Conclude(ProofKind::Administrator);
     }
-    if view.policy.power == Means::Available && !view.backing_off {
+    if view.policy.power == Means::Available && !record.power_disproved && !view.backing_off {
         return FenceStep::Seek {
             power: true,
             storage: false,
@@ -299,7 +304,15 @@ fn next_when_done(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep {
     let later_life = view
         .lease
         .is_some_and(|lease| !lease.incarnation.same_boot(&record.victim) || record.returned.is_some());
-    if later_life { begin(view) } else { FenceStep::Leave }
+    if later_life {
+        begin(view)
+    } else if view.guests_left > 0 && view.policy.recovery == RecoveryPolicy::Move && !view.renewed_after_off
+    {
+        // Placed there by somebody who had not seen that it is dead.
+        FenceStep::Recover
+    } else {
+        FenceStep::Leave
+    }
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ use pvc_core::states::{DaemonMode, DaemonState};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::agent::{AgentPhase, AgentState};
@@ -143,6 +144,23 @@ fn prepare_host(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Tells people each time that the agent begins to take part, or is kept from it.
+async fn tell_when_running(agent: AgentState) {
+    loop {
+        match agent.phase() {
+            AgentPhase::Running => {
+                info!("node runs");
+                tell_systemd(&[NotifyState::Status("running")]);
+            }
+            AgentPhase::Starting => {
+                tell_systemd(&[NotifyState::Status("waiting until no fence bars this node")])
+            }
+            AgentPhase::ShuttingDown => return,
+        }
+        agent.phase_changed().await;
+    }
+}
+
 fn tell_systemd(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         warn!(%error, "failed to notify the service manager");
@@ -193,30 +211,20 @@ impl Daemon {
             agent.clone(),
             guests.is_empty(),
         );
-        let own_fence = tokio::spawn(own_fence.run());
-        let run = async {
-            while agent.phase() == AgentPhase::Starting {
-                agent.phase_changed().await;
-            }
-        };
-        // Guests of an earlier life are ended, and nothing is started, while a fence of this node is open.
-        tokio::select! {
-            biased;
-            () = &mut stop => return Ok(()),
-            reason = lost.recv() => anyhow::bail!(reason.unwrap_or_else(|| "the lease thread has ended".to_owned())),
-            () = run => {}
+        // All loops go on while a fence of this node is open: guests of an earlier life are ended by them, and nothing is
+        // started before the agent takes part. Each begins from what is on record and may be dropped at any moment: what
+        // it was doing, the next life of this agent goes on with, or another node.
+        let mut loops = JoinSet::new();
+        loops.spawn(own_fence.run());
+        loops.spawn(heartbeat.run());
+        loops.spawn(self.drain(&store, &agent).run());
+        loops.spawn(tell_when_running(agent.clone()));
+        if let Some(upstream) = watch_upstream(&self.config, &store, &agent) {
+            loops.spawn(upstream);
         }
-        if let Err(error) = heartbeat.publish_state(DaemonState::Run).await {
-            warn!(%error, "failed to publish that this node runs; the heartbeat will");
+        if let Some(fencer) = self.fencer(&store, &agent, &hearing) {
+            loops.spawn(fencer.run());
         }
-        info!("node runs");
-        tell_systemd(&[NotifyState::Status("running")]);
-        let heartbeat = tokio::spawn(heartbeat.run());
-        let upstream = watch_upstream(&self.config, &store, &agent).map(tokio::spawn);
-        let fencer = self
-            .fencer(&store, &agent, &hearing)
-            .map(|fencer| tokio::spawn(fencer.run()));
-        let drain = tokio::spawn(self.drain(&store, &agent).run());
         let mut guests = tokio::spawn(async move { guests.run(guests_stop).await });
 
         tokio::select! {
@@ -238,17 +246,7 @@ impl Daemon {
         if HostClock.timeout(GUESTS_WITHIN, &mut guests).await.is_none() {
             warn!("something is still being done to a guest; the next life of this agent will find out");
         }
-        heartbeat.abort();
-        if let Some(upstream) = upstream {
-            upstream.abort();
-        }
-        own_fence.abort();
-        // Lesson 51: the order stands in the store, and the next life of this agent goes on with it.
-        drain.abort();
-        if let Some(fencer) = fencer {
-            // Whatever it was doing is on record, and another coordinator carries it on.
-            fencer.abort();
-        }
+        loops.shutdown().await;
         self.publish(&store, DaemonState::Stop).await;
         info!("node agent stops");
         Ok(())

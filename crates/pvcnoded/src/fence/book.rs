@@ -29,7 +29,8 @@ pub(super) enum FenceError {
 pub(super) struct FenceBook<'a, S: Store, C> {
     store: &'a S,
     clock: &'a C,
-    lock: &'a LockGuard<S>,
+    /// The fence lock.
+    pub(super) lock: &'a LockGuard<S>,
     me: &'a NodeName,
     /// Whom it is about.
     pub(super) victim: NodeName,
@@ -83,7 +84,12 @@ impl<'a, S: Store, C: Clock> FenceBook<'a, S, C> {
 
     /// Begins a fence of `incarnation`.
     pub(super) fn begin(&mut self, incarnation: Incarnation) {
-        self.record = Some(FenceRecord::suspected(incarnation, self.me.clone()));
+        let mut record = FenceRecord::suspected(incarnation, self.me.clone());
+        // Guests that found no node after an earlier fence still wait for one.
+        if let Some(earlier) = &mut self.record {
+            record.parked = std::mem::take(&mut earlier.parked);
+        }
+        self.record = Some(record);
     }
 
     /// Changes the record in memory; [`FenceBook::write`] puts it into the store.

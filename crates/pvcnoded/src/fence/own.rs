@@ -9,8 +9,8 @@ use std::time::Duration;
 use pvc_common::clock::Clock;
 use pvc_common::keys;
 use pvc_common::store::{ReadError, Store, StoreError, StoreExt as _, Txn, Watch as _};
-use pvc_core::fence::{FencePhase, FenceRecord};
-use pvc_core::ids::{Incarnation, NodeName};
+use pvc_core::fence::{AbandonReason, FencePhase, FenceRecord};
+use pvc_core::ids::{Incarnation, NodeName, ZnodeVersion};
 use tracing::{debug, info, warn};
 
 use crate::agent::{AgentPhase, AgentState};
@@ -91,7 +91,7 @@ impl<S: Store, C: Clock, E: Fn() -> bool + Send> OwnFence<S, C, E> {
             return Ok(());
         }
         match self.standing(&record) {
-            Barred::Suspected => {}
+            Barred::Suspected => self.answer(&record, seen.version).await?,
             Barred::OutOfIt => self.stand_aside(&record),
             Barred::MayReturn => {
                 let mut returned = record.clone();
@@ -115,16 +115,34 @@ impl<S: Store, C: Clock, E: Fn() -> bool + Send> OwnFence<S, C, E> {
         Ok(())
     }
 
+    /// A suspicion, with nothing done yet: this life renews its lease, so it ends the suspicion itself. Two fencers that
+    /// suspect each other while whoever wrote it has died would otherwise wait for each other for ever.
+    async fn answer(&self, record: &FenceRecord, version: ZnodeVersion) -> Result<(), ReadError> {
+        let alive = self.agent.node_right().holds(self.clock.now());
+        if !alive || record.past_return() || record.phase != FencePhase::Suspected {
+            return Ok(());
+        }
+        let mut answered = record.clone();
+        answered.phase = FencePhase::Abandoned {
+            reason: AbandonReason::Renewed.to_string(),
+        };
+        answered.waits_for.clear();
+        answered.note(wall_seconds(&self.clock), &self.me, "I live, and renew my lease");
+        let txn = Txn::new().set(&keys::fence(&self.me), &Some(answered), version);
+        match self.store.commit(txn).await {
+            Ok(_) => {
+                self.take_part();
+                Ok(())
+            }
+            Err(StoreError::BadVersion { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn standing(&self, record: &FenceRecord) -> Barred {
         match record.phase {
             // A living node renews its lease, and that ends the suspicion. Its guests' claims wait until then.
-            FencePhase::Suspected => {
-                if self.agent.phase() == AgentPhase::Starting {
-                    Barred::OutOfIt
-                } else {
-                    Barred::Suspected
-                }
-            }
+            FencePhase::Suspected => Barred::Suspected,
             FencePhase::Proving | FencePhase::Proven { .. } | FencePhase::Recovering { .. } => {
                 Barred::OutOfIt
             }

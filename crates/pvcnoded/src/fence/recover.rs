@@ -9,12 +9,13 @@ use std::collections::BTreeSet;
 use futures::stream::{self, StreamExt as _};
 use pvc_common::clock::Clock;
 use pvc_common::keys;
+use pvc_common::lock::LockGuard;
 use pvc_common::pause;
 use pvc_common::placement::{Places, read_candidates};
 use pvc_common::store::{ReadError, Store, StoreError, StoreExt as _, Txn, Znode, ZnodeVersion};
-use pvc_core::fence::{FencePhase, GuestFate, GuestRecords, Proof, ProofKind, guest_fate};
+use pvc_core::fence::{FencePhase, GuestFate, GuestRecords, Proof, StorageTrack, guest_fate};
 use pvc_core::guest_xml::{self, DiskAccess};
-use pvc_core::ids::{CephClient, NodeName, VmId};
+use pvc_core::ids::{CephClient, NodeName, VmId, VolumeId};
 use pvc_core::protection::{Protection, stands};
 use pvc_core::records::{CephClients, Incoming, Owner};
 use pvc_core::states::VmState;
@@ -23,7 +24,7 @@ use tracing::{info, warn};
 use super::book::{FenceBook, FenceError};
 use super::seek::Victim;
 use super::{FenceParts, PARALLEL_RECOVERIES};
-use crate::host::{PowerControl, RbdLock, Storage};
+use crate::host::{PowerControl, RbdLock, Storage, StorageError};
 
 /// How often a placement is tried when others place at the same time.
 const PLACE_TRIES: u32 = 5;
@@ -73,11 +74,19 @@ pub(super) struct Recovered {
     pub(super) again: u32,
 }
 
+/// What the clearing of volumes goes by.
+struct Hold<'a, S: Store> {
+    /// The fence lock.
+    lock: &'a LockGuard<S>,
+    /// Whether the storage proof has barred every client on record already.
+    recorded_are_barred: bool,
+}
+
 enum Cleared {
     /// Nothing of the dead node is on its volumes.
     Clear,
-    /// Somebody else uses one: it stays stopped with this reason.
-    Foreign(String),
+    /// It can't be started anywhere until somebody has done something about this: state `fail`.
+    Never(String),
     /// It can't be said now.
     Later(String),
 }
@@ -85,6 +94,12 @@ enum Cleared {
 impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
     /// All guests. One whose record can't be read is left out with a line in the log: it must not keep the others down.
     pub(super) async fn read_guests(&self) -> Result<Vec<Guest>, FenceError> {
+        Ok(self.read_all_guests().await?.0)
+    }
+
+    /// All guests, and those whose record can't be read.
+    pub(super) async fn read_all_guests(&self) -> Result<(Vec<Guest>, Vec<VmId>), FenceError> {
+        let mut unreadable = Vec::new();
         let vms: Vec<VmId> = self.store.children_as(&keys::domains()).await?;
         let mut guests = Vec::with_capacity(vms.len());
         for part in vms.chunks(GUESTS_PER_READ) {
@@ -106,12 +121,15 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             for (vm, znodes) in part.iter().zip(znodes.chunks_exact(5)) {
                 match decode(*vm, znodes) {
                     Ok(guest) => guests.push(guest),
-                    Err(error) => warn!(%vm, %error, "a guest's record can't be read; it is not recovered"),
+                    Err(error) => {
+                        warn!(%vm, %error, "a guest's record can't be read; it is not recovered");
+                        unreadable.push(*vm);
+                    }
                 }
             }
         }
         guests.sort_by_key(|guest| (std::cmp::Reverse(guest.priority), guest.vm));
-        Ok(guests)
+        Ok((guests, unreadable))
     }
 
     /// How many guests have still to be recovered with this proof.
@@ -170,7 +188,14 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             return Ok(recovered);
         }
         let mut places = None;
-        let book = &*book;
+        let lock = book.lock;
+        let hold = &Hold {
+            lock,
+            recorded_are_barred: book
+                .record
+                .as_ref()
+                .is_some_and(|record| matches!(record.storage, StorageTrack::Barred { .. })),
+        };
         let mut cleared = stream::iter(concerned)
             .map(|(guest, fate)| async move {
                 let cleared = match fate {
@@ -178,7 +203,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
                     GuestFate::Restart
                     | GuestFate::Replace
                     | GuestFate::Settle(_)
-                    | GuestFate::ClearIncoming => self.clear_volumes(&guest, victim).await,
+                    | GuestFate::ClearIncoming => self.clear_volumes(&guest, victim, hold).await,
                     GuestFate::NotConcerned | GuestFate::NotCovered | GuestFate::TargetDecides => {
                         Cleared::Clear
                     }
@@ -227,14 +252,16 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
     }
 
     /// Bars what the dead boot left on the volumes of a guest, and removes its locks.
-    async fn clear_volumes(&self, guest: &Guest, victim: &Victim) -> Cleared {
+    async fn clear_volumes(&self, guest: &Guest, victim: &Victim, hold: &Hold<'_, S>) -> Cleared {
         let xml = match self.store.require(&keys::domain(guest.vm).xml()).await {
             Ok(xml) => xml.value,
-            Err(error) => return Cleared::Later(error.to_string()),
+            Err(ReadError::Store(error)) => return Cleared::Later(error.to_string()),
+            Err(error) => return Cleared::Never(error.to_string()),
         };
         // A guest whose definition can't be read can't be started anywhere; it keeps no other down.
-        let Ok(parsed) = guest_xml::parse(&xml) else {
-            return Cleared::Clear;
+        let parsed = match guest_xml::parse(&xml) {
+            Ok(parsed) => parsed,
+            Err(error) => return Cleared::Never(format!("its definition: {error}")),
         };
         let mut recorded: Vec<CephClient> = Vec::new();
         let on_record = [
@@ -257,12 +284,14 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         let others_may = guest.incoming.is_some();
         for look in 0..FOREIGN_LOOKS {
             let mut theirs: Vec<CephClient> = Vec::new();
-            let mut locks: Vec<(pvc_core::ids::VolumeId, RbdLock)> = Vec::new();
+            let mut locks: Vec<(VolumeId, RbdLock)> = Vec::new();
             let mut foreign = None;
             for (volume, access) in parsed.volumes() {
                 let seen = match self.storage.volume_use(volume).await {
                     Ok(seen) => seen,
-                    Err(error) => return Cleared::Later(error.to_string()),
+                    // Its start will say so.
+                    Err(StorageError::NoVolume { .. }) => continue,
+                    Err(error @ StorageError::Failed { .. }) => return Cleared::Later(error.to_string()),
                 };
                 let users = seen.watchers.iter().map(|client| (client.clone(), None)).chain(
                     seen.locks
@@ -289,24 +318,63 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
                     self.clock.sleep(FOREIGN_LOOK_EVERY).await;
                     continue;
                 }
-                return Cleared::Foreign(reason);
+                return Cleared::Never(reason);
+            }
+            if hold.recorded_are_barred {
+                theirs.retain(|client| !recorded.contains(client));
+            } else {
+                // A watch lapses after 30 s while its process is only frozen: what is not listed is barred all the same.
+                theirs.extend(recorded.iter().cloned());
             }
             theirs.sort();
             theirs.dedup();
-            // Barred before any lock is removed: a client without its lock, but not barred, would only take it again.
-            if !theirs.is_empty()
-                && let Err(error) = self.storage.blocklist(&theirs).await
-            {
-                return Cleared::Later(error.to_string());
-            }
-            for (volume, lock) in &locks {
-                if let Err(error) = self.storage.remove_lock(volume, lock).await {
-                    return Cleared::Later(error.to_string());
-                }
-            }
-            return Cleared::Clear;
+            return match self.bar_and_unlock(guest, &theirs, &locks, hold).await {
+                Ok(()) => Cleared::Clear,
+                Err(reason) => Cleared::Later(reason),
+            };
         }
         Cleared::Clear
+    }
+
+    /// Clients first, then locks: a client without its lock, but not barred, would only take it again.
+    async fn bar_and_unlock(
+        &self,
+        guest: &Guest,
+        clients: &[CephClient],
+        locks: &[(VolumeId, RbdLock)],
+        hold: &Hold<'_, S>,
+    ) -> Result<(), String> {
+        if !clients.is_empty() {
+            self.confirm_for(guest, hold).await?;
+            self.storage
+                .blocklist(clients)
+                .await
+                .map_err(|error| error.to_string())?;
+        }
+        for (volume, lock) in locks {
+            self.confirm_for(guest, hold).await?;
+            self.storage
+                .remove_lock(volume, lock)
+                .await
+                .map_err(|error| error.to_string())?;
+        }
+        Ok(())
+    }
+
+    /// Directly before an outside command: a fencer that stood still meanwhile must not bar the clients of a guest that
+    /// others have recovered and that runs again, perhaps on the very node that had died.
+    async fn confirm_for(&self, guest: &Guest, hold: &Hold<'_, S>) -> Result<(), String> {
+        let domain = keys::domain(guest.vm);
+        let unchanged = Txn::new()
+            .guard(hold.lock)
+            .check(&domain.owner(), guest.owner_version)
+            .check(&domain.incoming(), guest.incoming_version)
+            .check(&domain.node(), guest.node_version);
+        self.store
+            .commit(unchanged)
+            .await
+            .map_err(|error| error.to_string())?;
+        self.may_act().map_err(|error| error.to_string())
     }
 
     #[expect(
@@ -315,7 +383,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
     )]
     async fn carry_over(
         &self,
-        book: &FenceBook<'_, S, C>,
+        book: &mut FenceBook<'_, S, C>,
         victim: &Victim,
         proof: &Proof,
         silent: &BTreeSet<NodeName>,
@@ -325,24 +393,19 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         cleared: Cleared,
     ) -> Result<Outcome, FenceError> {
         let domain = keys::domain(guest.vm);
-        let base = || {
-            let txn = book.unchanged();
-            match (
-                proof.kind(),
-                book.record
-                    .as_ref()
-                    .and_then(|record| record.lease_version_at_off),
-            ) {
-                // A renewal after "off" voids the proof, also in the middle of the recovery.
-                (ProofKind::Power, Some(version)) => {
-                    txn.check(&keys::lease_node(&victim.node), ZnodeVersion(version))
-                }
-                (
-                    ProofKind::Power | ProofKind::Storage | ProofKind::NewBoot | ProofKind::Administrator,
-                    _,
-                ) => txn,
+        let at_off = book
+            .record
+            .as_ref()
+            .and_then(|record| record.lease_version_at_off);
+        // A renewal after "off" voids the proof, also in the middle of the recovery.
+        let still_silent = match at_off {
+            Some(version) if proof.is_a_word() => {
+                Txn::new().check(&keys::lease_node(&victim.node), ZnodeVersion(version))
             }
+            Some(_) | None => Txn::new(),
         };
+        let unchanged = book.unchanged();
+        let base = || unchanged.clone().and(still_silent.clone());
         let released = |txn: Txn| {
             let txn = txn.set(&domain.owner(), &None, guest.owner_version);
             if guest.incoming.is_some() {
@@ -354,7 +417,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         let cleared = match cleared {
             Cleared::Later(reason) => return Ok(Outcome::Again(reason)),
             Cleared::Clear => None,
-            Cleared::Foreign(reason) => Some(reason),
+            Cleared::Never(reason) => Some(reason),
         };
         match fate {
             GuestFate::NotConcerned => Ok(Outcome::Settled),
@@ -382,14 +445,17 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
                     warn!(vm = %guest.vm, reason, "a guest of a dead node was not started elsewhere");
                     return Ok(Outcome::Settled);
                 }
-                self.place(base, released, victim, silent, places, guest).await
+                self.place(book, &still_silent, released, victim, silent, places, guest)
+                    .await
             }
         }
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the last step of the same loop")]
     async fn place(
         &self,
-        base: impl Fn() -> Txn,
+        book: &mut FenceBook<'_, S, C>,
+        still_silent: &Txn,
         released: impl Fn(Txn) -> Txn,
         victim: &Victim,
         silent: &BTreeSet<NodeName>,
@@ -404,24 +470,36 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             };
             let known = places.insert(known);
             let Some(wish) = known.wish(guest.vm, vec![victim.node.clone()]) else {
-                return Ok(Outcome::Again("its definition can't be read".to_owned()));
+                let reason = "its record can't be read whole, so no node could be chosen for it".to_owned();
+                let txn = released(book.unchanged().and(still_silent.clone()))
+                    .set(&domain.state(), &VmState::Fail, guest.state_version)
+                    .overwrite(&domain.failed_reason(), &reason);
+                self.store.commit(txn).await?;
+                warn!(vm = %guest.vm, reason, "a guest of a dead node was not started elsewhere");
+                return Ok(Outcome::Settled);
             };
             let choice = match known.choose(&wish) {
                 Ok(choice) => choice,
                 Err(no_place) => {
                     let reason = format!("no node could take it after {} had died: {no_place}", victim.node);
-                    let txn = released(base())
+                    let parking = released(still_silent.clone())
                         .check(&domain.node(), guest.node_version)
                         .set(&domain.state(), &VmState::Stop, guest.state_version)
                         .overwrite(&domain.autostart(), &true)
                         .overwrite(&domain.failed_reason(), &reason);
-                    self.store.commit(txn).await?;
+                    // In one write with the list: a guest that is stopped and on no list would be nobody's.
+                    book.change(|record| {
+                        if !record.parked.contains(&guest.vm) {
+                            record.parked.push(guest.vm);
+                        }
+                    });
+                    book.write(parking).await?;
                     warn!(vm = %guest.vm, reason, "a guest is stopped until a node can take it");
                     return Ok(Outcome::Parked);
                 }
             };
             let txn = known.reserve(
-                released(base())
+                released(book.unchanged().and(still_silent.clone()))
                     .set(&domain.node(), &choice.node, guest.node_version)
                     .set(&domain.state(), &VmState::Start, guest.state_version)
                     .overwrite(&domain.last_node(), &Some(victim.node.clone()))

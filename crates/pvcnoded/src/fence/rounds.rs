@@ -10,8 +10,8 @@ use pvc_common::lock::{LockError, LockGuard, exclusive_lock};
 use pvc_common::pause;
 use pvc_common::store::{ReadError, Store, StoreExt as _, Txn, ZnodeVersion};
 use pvc_core::fence::{
-    FencePhase, FencePolicy, FenceRecord, FenceStep, FenceView, PowerTrack, Proof, ProofKind, RestartTrack,
-    SilenceJudge, Standing, SuspicionJudge, next_fence_step,
+    FencePhase, FencePolicy, FenceRecord, FenceStep, FenceView, PowerTrack, Proof, ProofKind, RecoveryPolicy,
+    RestartTrack, SilenceJudge, Standing, SuspicionJudge, next_fence_step,
 };
 use pvc_core::ids::{NodeName, VmId};
 use pvc_core::protection::{Protection, stands};
@@ -21,7 +21,7 @@ use pvc_core::time::BootTime;
 use tracing::{debug, info, warn};
 
 use super::book::{FenceBook, FenceError};
-use super::seek::{Victim, order_on};
+use super::seek::{Seen, Victim, order_on};
 use super::{BACK_OFF, FenceParts};
 use crate::agent::AgentPhase;
 use crate::host::{PowerControl, Storage};
@@ -34,6 +34,13 @@ const LOCK_WITHIN: Duration = Duration::from_millis(400);
 const STEPS: u32 = 20;
 /// Between two rounds over guests that could not be recovered yet.
 const RECOVER_AGAIN: Duration = Duration::from_secs(2);
+/// How long a fencer stays out after an error.
+const AFTER_ERROR: Duration = Duration::from_secs(2);
+/// After this time without progress the dead node is switched on, though guests of it are not recovered: what keeps them
+/// may be that Ceph lacks its OSDs.
+const SWITCH_ON_WITHOUT_PROGRESS: Duration = Duration::from_secs(60);
+/// How often a node that is dead and done with is looked at for guests that were placed there all the same.
+const LATE_GUESTS_EVERY: Duration = Duration::from_secs(30);
 /// Between two tries of a guest that found no node.
 const UNPARK_EVERY: Duration = Duration::from_secs(60);
 
@@ -41,6 +48,10 @@ const UNPARK_EVERY: Duration = Duration::from_secs(60);
 #[derive(Debug, Default)]
 struct Memory {
     not_before: Option<BootTime>,
+    /// Since when its recovery has made no progress.
+    stuck_since: Option<BootTime>,
+    /// When it was last looked at though it is done with.
+    late_look: Option<BootTime>,
 }
 
 /// Fences nodes and recovers their guests.
@@ -61,6 +72,7 @@ struct Sight {
     standings: BTreeMap<NodeName, Standing>,
     fences: BTreeMap<NodeName, FenceRecord>,
     maintenance: bool,
+    maintenance_version: ZnodeVersion,
 }
 
 impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
@@ -113,10 +125,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
         if own_fence.is_some_and(|record| record.bars(&self.parts.incarnation)) {
             return Ok(());
         }
-        let unpark = sight
-            .fences
-            .values()
-            .any(|record| matches!(record.phase, FencePhase::Done { .. }) && !record.parked.is_empty())
+        let unpark = sight.fences.values().any(|record| !record.parked.is_empty())
             && sight.now.since(self.unparked_at) >= UNPARK_EVERY;
         let due: Vec<NodeName> = sight
             .standings
@@ -145,6 +154,8 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
             let outcome = self.carry_on(&lock, &victim).await;
             if let Err(error) = outcome {
                 warn!(node = %victim, %error, source = %source_of(&error), "a fence does not go on now");
+                // Others may be able to do what this one is not.
+                self.wait_until(&victim, self.parts.clock.now() + AFTER_ERROR);
             }
         }
         if unpark {
@@ -169,8 +180,9 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
         let mut znodes = self.parts.store.read_many(&paths).await?;
         let maintenance = keys::config()
             .maintenance()
-            .decode(znodes.pop().flatten().as_ref())?
-            .is_some_and(|seen| seen.value == Maintenance::On);
+            .decode_required(znodes.pop().flatten().as_ref())?;
+        let maintenance_version = maintenance.version;
+        let maintenance = maintenance.value == Maintenance::On;
         if self.in_maintenance && !maintenance {
             info!("maintenance has ended: every silence is counted anew");
             self.parts.hearing.forget_silences();
@@ -217,6 +229,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
             standings,
             fences,
             maintenance,
+            maintenance_version,
         })
     }
 
@@ -245,6 +258,10 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
         }
         match sight.fences.get(node) {
             Some(record) if record.is_open() || record.restart == RestartTrack::Ordered => true,
+            Some(record) if matches!(record.phase, FencePhase::Done { .. }) && record.returned.is_none() => {
+                let looked = self.memory.get(node).and_then(|memory| memory.late_look);
+                looked.is_none_or(|looked| sight.now.since(looked) >= LATE_GUESTS_EVERY)
+            }
             Some(_) | None => {
                 let view = self.view(node, sight, sight.fences.get(node), standing, &IDLE_POLICY, 0);
                 next_fence_step(&view) != FenceStep::Leave
@@ -291,6 +308,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
     /// Carries one fence on, as far as it goes.
     async fn carry_on(&mut self, lock: &LockGuard<S>, node: &NodeName) -> Result<(), FenceError> {
         let parts = self.parts.clone();
+        self.memory.entry(node.clone()).or_default().late_look = Some(parts.clock.now());
         let mut book = FenceBook::open(&parts.store, &parts.clock, lock, &parts.me, node).await?;
         for _ in 0..STEPS {
             let sight = self.look().await?;
@@ -327,7 +345,9 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
                 next_fence_step(&view)
             };
             debug!(%node, ?step, "fence step");
-            let lease_version = seen.map_or(ZnodeVersion(-1), |seen| seen.version);
+            let Some(lease_version) = seen.map(|seen| seen.version) else {
+                return Ok(());
+            };
             match step {
                 FenceStep::Leave => return Ok(()),
                 FenceStep::Wait(reason) => {
@@ -368,7 +388,15 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
                 }
                 FenceStep::Seek { power, storage } => {
                     let proven = parts
-                        .seek(&mut book, &victim, lease_version, (power, storage))
+                        .seek(
+                            &mut book,
+                            &victim,
+                            &Seen {
+                                lease: lease_version,
+                                maintenance: sight.maintenance_version,
+                            },
+                            (power, storage),
+                        )
                         .await?;
                     if !proven {
                         let until = parts.clock.now() + BACK_OFF;
@@ -382,18 +410,23 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
                         return Ok(());
                     }
                 }
-                FenceStep::Conclude(kind) => self.conclude(&mut book, kind).await?,
+                FenceStep::Conclude(kind) => self.conclude(&mut book, kind, lease_version).await?,
                 FenceStep::VoidPowerProof => {
                     book.change(|record| {
                         record.phase = FencePhase::Proving;
                         record.lease_version_at_off = None;
-                        record.power = PowerTrack::Failed {
-                            reason:
-                                "its lease was renewed after its BMC had said off: that BMC is not its own"
+                        record.confirmation = None;
+                        if record.power == PowerTrack::Off {
+                            record.power_disproved = true;
+                            record.power = PowerTrack::Failed {
+                                reason: "its lease was renewed after its BMC had said off: that BMC is not its own"
                                     .to_owned(),
-                        };
+                            };
+                        }
                     });
-                    book.note("it renewed its lease after its BMC had said \"off\": that was no proof, recovery stops");
+                    book.note(
+                        "it renewed its lease after it was said to be off: that was no proof, recovery stops",
+                    );
                     book.write(Txn::new()).await?;
                 }
                 FenceStep::Recover => {
@@ -416,8 +449,19 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
         Ok(())
     }
 
-    async fn conclude(&self, book: &mut FenceBook<'_, S, C>, kind: ProofKind) -> Result<(), FenceError> {
+    async fn conclude(
+        &self,
+        book: &mut FenceBook<'_, S, C>,
+        kind: ProofKind,
+        lease_version: ZnodeVersion,
+    ) -> Result<(), FenceError> {
         let node = keys::node(&book.victim);
+        let mut txn = Txn::new().overwrite(&node.domain_state(), &DomainState::FenceFlush);
+        if kind == ProofKind::Administrator {
+            // Whoever says that it is off is believed as long as it stays silent.
+            txn = txn.check(&keys::lease_node(&book.victim), lease_version);
+            book.change(|record| record.lease_version_at_off = Some(lease_version.0));
+        }
         book.change(|record| {
             record.phase = FencePhase::Proven { by: kind };
             record.waits_for.clear();
@@ -429,12 +473,10 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
             ProofKind::NewBoot => "its boot has ended: the same machine has booted anew",
             ProofKind::Administrator => "it is dead: an administrator has said that the machine is off",
         });
-        let mut txn = Txn::new().overwrite(&node.domain_state(), &DomainState::FenceFlush);
         if kind != ProofKind::NewBoot {
             // Nothing is to be placed by the figures of a dead node (lesson 33).
             txn = txn
                 .overwrite(&node.daemon_state(), &DaemonState::Fenced)
-                .overwrite(&node.running_domains(), &keys::values::RunningDomains(Vec::new()))
                 .overwrite(&node.domains_count(), &0)
                 .overwrite(&node.cpu_load(), &keys::values::Load(0.0))
                 .overwrite(&node.vcpu_allocated(), &0)
@@ -443,6 +485,10 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
                 .overwrite(&node.memory_allocated_mib(), &0)
                 .overwrite(&node.memory_provisioned_mib(), &0)
                 .overwrite(&node.monitoring_health(), &keys::values::OrNone(None));
+            if stands(Protection::RecoverFromOwnRecords) {
+                let none = keys::values::RunningDomains(Vec::new());
+                txn = txn.overwrite(&node.running_domains(), &none);
+            }
             let mode = self.parts.store.require(&node.daemon_mode()).await?.value;
             if mode == DaemonMode::Coordinator {
                 txn = txn.overwrite(&node.coordinator_state(), &CoordinatorState::Secondary);
@@ -496,11 +542,40 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
             book.write(Txn::new()).await?;
         }
         pause::point("fence-recovered");
-        if recovered.again > 0 {
-            self.wait_until(&victim.node, self.parts.clock.now() + RECOVER_AGAIN);
-            return Ok(false);
+        let now = self.parts.clock.now();
+        let memory = self.memory.entry(victim.node.clone()).or_default();
+        if recovered.again == 0 {
+            memory.stuck_since = None;
+            return Ok(true);
         }
-        Ok(true)
+        memory.not_before = Some(now + RECOVER_AGAIN);
+        let stuck_since = *memory.stuck_since.get_or_insert(now);
+        if changed {
+            memory.stuck_since = Some(now);
+        } else if now.since(stuck_since) >= SWITCH_ON_WITHOUT_PROGRESS {
+            self.switch_on_early(book, victim).await?;
+        }
+        Ok(false)
+    }
+
+    /// Guests of it can't be recovered for now. Its record stays open, which keeps it from starting or claiming anything,
+    /// so it may as well be on: what is missing may be its OSDs, and its next boot is a proof of its own.
+    async fn switch_on_early(
+        &self,
+        book: &mut FenceBook<'_, S, C>,
+        victim: &Victim,
+    ) -> Result<(), FenceError> {
+        let due = book
+            .record
+            .as_ref()
+            .is_some_and(|record| record.power == PowerTrack::Off && record.restart == RestartTrack::NotDue);
+        if !due {
+            return Ok(());
+        }
+        book.change(|record| record.restart = RestartTrack::Ordered);
+        book.note("its guests could not be recovered for a minute: switching it on, it takes no part until they are");
+        book.write(Txn::new()).await?;
+        self.power_on(book, victim).await
     }
 
     async fn finish(&self, book: &mut FenceBook<'_, S, C>) -> Result<(), FenceError> {
@@ -516,11 +591,19 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
             record.phase = FencePhase::Done { by };
             record.waits_for.clear();
             record.next_try_at = None;
-            if record.power == PowerTrack::Off {
+            // Also when the order's answer was lost: then it may be off, and switching it on harms nobody.
+            let ordered = match record.power {
+                PowerTrack::Untried | PowerTrack::Unavailable { .. } => false,
+                PowerTrack::Ordered | PowerTrack::Off | PowerTrack::Failed { .. } => true,
+            };
+            if ordered && record.restart == RestartTrack::NotDue {
                 record.restart = RestartTrack::Ordered;
             }
         });
-        book.note("done: no guest belongs to it any more");
+        book.note(match self.parts.settings.recovery {
+            RecoveryPolicy::Move => "done: no guest belongs to it any more",
+            RecoveryPolicy::Leave => "done: its guests wait for it, as the setting successful_fence says",
+        });
         let txn = Txn::new().overwrite(&keys::node(&book.victim).domain_state(), &DomainState::Flushed);
         book.write(txn).await?;
         pause::point("fence-done");
@@ -552,7 +635,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
     async fn unpark(&self, lock: &LockGuard<S>, sight: &Sight) -> Result<(), FenceError> {
         let parts = &self.parts;
         for (node, record) in &sight.fences {
-            if !matches!(record.phase, FencePhase::Done { .. }) || record.parked.is_empty() {
+            if record.parked.is_empty() {
                 continue;
             }
             let outcomes = try_unpark(&parts.store, &sight.silent(), &record.parked).await?;

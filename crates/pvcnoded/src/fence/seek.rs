@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures::future::{Either, join_all, select};
 use pvc_common::clock::Clock;
 use pvc_common::keys;
-use pvc_common::store::{Store, StoreExt as _};
+use pvc_common::store::{ReadError, Store, StoreExt as _, Versioned};
 use pvc_core::fence::{FencePhase, Means, PowerTrack, StorageTrack};
 use pvc_core::guest_xml::{self, DiskAccess, DiskSource};
 use pvc_core::ids::{CephClient, Incarnation, NodeName, VmId, VolumeId, ZnodeVersion};
@@ -64,15 +64,11 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         incarnation: &Incarnation,
     ) -> Result<Victim, FenceError> {
         let own = keys::node(node);
-        let addresses = self
-            .store
-            .get(&own.addresses())
-            .await?
-            .and_then(|seen| seen.value);
+        let addresses = tolerant(self.store.get(&own.addresses()).await)?;
         let host = self.store.require(&own.ipmi_hostname()).await?.value;
         let user = self.store.require(&own.ipmi_username()).await?.value;
         let password = self.store.require(&own.ipmi_password()).await?.value;
-        let report = self.store.get(&own.bmc()).await?.and_then(|seen| seen.value);
+        let report = tolerant(self.store.get(&own.bmc()).await)?;
         let identity = report.as_ref().map(|report| &report.identity);
         let bmc = match identity {
             _ if host.is_empty() => Err("no BMC is on record".to_owned()),
@@ -117,13 +113,11 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         &self,
         book: &mut FenceBook<'_, S, C>,
         victim: &Victim,
-        lease_version: ZnodeVersion,
+        seen: &Seen,
         (power, storage): (bool, bool),
     ) -> Result<bool, FenceError> {
-        // SAFETY(fencing): the commands below end before this node's right to act does.
-        if !self.agent.node_right().holds_for(self.clock.now(), COMMAND_LIMIT) {
-            return Err(FenceError::NoRight);
-        }
+        self.may_act()?;
+        let lease_version = seen.lease;
         let first = !book.record.as_ref().is_some_and(|record| record.past_return());
         if stands(Protection::IntentBeforeAction) {
             book.change(|record| {
@@ -135,18 +129,21 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
                 }
                 record.waits_for.clear();
                 record.next_try_at = None;
-                record.power = match &victim.bmc {
-                    Ok(_) if power => PowerTrack::Ordered,
-                    Ok(_) => record.power.clone(),
-                    Err(reason) => PowerTrack::Unavailable {
-                        reason: reason.clone(),
-                    },
-                };
-                record.storage = match self.means(victim).1 {
-                    Means::Available if storage => StorageTrack::Barring,
-                    Means::Available => record.storage.clone(),
-                    Means::Unavailable(reason) => StorageTrack::Unavailable { reason },
-                };
+                let (power_means, storage_means) = self.means(victim);
+                if power {
+                    record.power = PowerTrack::Ordered;
+                } else if let (PowerTrack::Untried, Means::Unavailable(reason)) = (&record.power, power_means)
+                {
+                    // What an earlier fencer ordered or learnt stays on record, whatever this one may do.
+                    record.power = PowerTrack::Unavailable { reason };
+                }
+                if storage {
+                    record.storage = StorageTrack::Barring;
+                } else if let (StorageTrack::Untried, Means::Unavailable(reason)) =
+                    (&record.storage, storage_means)
+                {
+                    record.storage = StorageTrack::Unavailable { reason };
+                }
             });
             book.note(match (power, storage) {
                 (true, true) => "ordering it off and barring its Ceph clients",
@@ -157,12 +154,17 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
                 .overwrite(&keys::node(&victim.node).daemon_state(), &DaemonState::Dead);
             if first {
                 // Before the point of no return: if it has renewed its lease, it lives, and nothing is done.
-                more = more.check(&keys::lease_node(&victim.node), lease_version);
+                // The same for a maintenance that somebody has just switched on.
+                more = more
+                    .check(&keys::lease_node(&victim.node), lease_version)
+                    .check(&keys::config().maintenance(), seen.maintenance);
             }
             book.write(more).await?;
+            // The write may have taken seconds.
+            self.may_act()?;
         }
         pvc_common::pause::point("fence-intent");
-        let (power, storage) = self.act(book, victim, (power, storage)).await;
+        let (power, storage) = self.act(book, victim, lease_version, (power, storage)).await;
         pvc_common::pause::point("fence-acted");
         // The version from before the order: a renewal after it, whenever it comes, shows that the node lives on.
         let power = power.map(|outcome| outcome.map(|()| lease_version));
@@ -173,11 +175,12 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         &self,
         book: &FenceBook<'_, S, C>,
         victim: &Victim,
+        lease_version: ZnodeVersion,
         (power, storage): (bool, bool),
-    ) -> (Option<Result<(), String>>, Option<Result<Barred, String>>) {
+    ) -> (Option<Result<(), Failed>>, Option<Result<Barred, Failed>>) {
         let power = async {
             match &victim.bmc {
-                Ok(bmc) if power => Some(self.order_off(victim, bmc).await),
+                Ok(bmc) if power => Some(self.order_off(book, victim, bmc, lease_version).await),
                 Ok(_) | Err(_) => None,
             }
         };
@@ -188,16 +191,19 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             let barring = self.bar_clients(book, victim);
             Some(match self.clock.timeout(STORAGE_WITHIN, barring).await {
                 Some(outcome) => outcome,
-                None => Err(format!("not done within {} s", STORAGE_WITHIN.as_secs())),
+                None => Err(Failed::after(format!(
+                    "not done within {} s",
+                    STORAGE_WITHIN.as_secs()
+                ))),
             })
         };
         match select(std::pin::pin!(power), std::pin::pin!(storage)).await {
             Either::Left((power, storage)) if matches!(power, Some(Ok(_))) => {
                 let storage = match self.clock.timeout(STORAGE_AFTER_POWER, storage).await {
                     Some(outcome) => outcome,
-                    None => Some(Err(
-                        "it did not answer in time; the node is off all the same".to_owned()
-                    )),
+                    None => Some(Err(Failed::after(
+                        "it did not answer in time; the node is off all the same",
+                    ))),
                 };
                 (power, storage)
             }
@@ -207,19 +213,56 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
     }
 
     /// The power proof.
-    async fn order_off(&self, victim: &Victim, bmc: &BmcAccess) -> Result<(), String> {
+    async fn order_off(
+        &self,
+        book: &FenceBook<'_, S, C>,
+        victim: &Victim,
+        bmc: &BmcAccess,
+        lease_version: ZnodeVersion,
+    ) -> Result<(), Failed> {
         let off = match power_off_and_see(&self.power, &self.clock, bmc, OFF_WITHIN).await {
             Ok(off) => off,
-            Err(error) => return Err(error.to_string()),
+            // Nothing was sent: that is no reason to go on with what could still be taken back.
+            Err(error @ PowerError::NoProgram { .. }) => return Err(Failed::before(error)),
+            Err(error) => return Err(Failed::after(error)),
         };
         info!(node = %victim.node, ?off, "the BMC says that it is off");
-        // The survivors' I/O waits for its OSDs until they are marked down; it is certain that they are.
-        if self.settings.storage_proof != StorageProof::NoStorage
-            && let Err(error) = self.mark_osds_down(victim, OsdDown::DefinitelyDead).await
-        {
-            warn!(node = %victim.node, %error, "its OSDs were not marked down; Ceph will find out by itself");
+        if self.settings.storage_proof == StorageProof::NoStorage {
+            return Ok(());
+        }
+        // The survivors' I/O waits for its OSDs until they are marked down. That they are dead is certain only if the
+        // node is the one that was switched off: then it has not renewed its lease since.
+        let silent = book
+            .guarded()
+            .check(&keys::lease_node(&victim.node), lease_version);
+        let marking = async {
+            self.store
+                .commit(silent)
+                .await
+                .map_err(|error| error.to_string())?;
+            self.mark_osds_down(victim, OsdDown::DefinitelyDead)
+                .await
+                .map_err(|error| error.to_string())
+        };
+        match self.clock.timeout(COMMAND_LIMIT, marking).await {
+            Some(Ok(())) => {}
+            Some(Err(error)) => {
+                warn!(node = %victim.node, error, "its OSDs were not marked down; Ceph will find out by itself");
+            }
+            None => {
+                warn!(node = %victim.node, "its OSDs were not marked down in time; Ceph will find out by itself")
+            }
         }
         Ok(())
+    }
+
+    /// SAFETY(fencing): outside commands end before this node's right to act does.
+    pub(super) fn may_act(&self) -> Result<(), FenceError> {
+        if self.agent.node_right().holds_for(self.clock.now(), COMMAND_LIMIT) {
+            Ok(())
+        } else {
+            Err(FenceError::NoRight)
+        }
     }
 
     async fn mark_osds_down(&self, victim: &Victim, how: OsdDown) -> Result<(), StorageError> {
@@ -242,9 +285,10 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
 
     /// Every guest that the dead boot owns or receives. Read after the intent was written: that moved the version of the
     /// node's fence record, on which each of its claims depends, so that none can be added any more.
-    pub(super) async fn belongings(&self, victim: &Victim) -> Result<Vec<Belonging>, FenceError> {
+    async fn belongings(&self, victim: &Victim) -> Result<(Vec<Belonging>, Vec<VmId>), FenceError> {
         let mut belongings = Vec::new();
-        for guest in self.read_guests().await? {
+        let (guests, unreadable) = self.read_all_guests().await?;
+        for guest in guests {
             let owner = guest.owner.as_ref().filter(|owner| {
                 owner.node == victim.node && owner.incarnation.same_boot(&victim.incarnation)
             });
@@ -280,13 +324,14 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             }
             belongings.push(belonging);
         }
-        Ok(belongings)
+        // Whoever a guest belongs to whose record can't be read: this proof says nothing about it.
+        Ok((belongings, unreadable))
     }
 
     /// The storage proof: bars every client on record and every one that is listed at its address, and waits until each
     /// OSD that is up knows.
-    async fn bar_clients(&self, book: &FenceBook<'_, S, C>, victim: &Victim) -> Result<Barred, String> {
-        let belongings = self.belongings(victim).await.map_err(|error| error.to_string())?;
+    async fn bar_clients(&self, book: &FenceBook<'_, S, C>, victim: &Victim) -> Result<Barred, Failed> {
+        let (belongings, mut not_covered) = self.belongings(victim).await.map_err(Failed::before)?;
         let mut clients: BTreeSet<CephClient> = BTreeSet::new();
         if stands(Protection::BlocklistRecordedClients) {
             clients.extend(
@@ -296,25 +341,20 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             );
         }
         clients.extend(self.listed_clients(victim, &belongings).await);
-        let not_covered = belongings
-            .iter()
-            .filter(|belonging| !belonging.covered)
-            .map(|belonging| belonging.vm)
-            .collect();
+        not_covered.extend(
+            belongings
+                .iter()
+                .filter(|belonging| !belonging.covered)
+                .map(|belonging| belonging.vm),
+        );
         let clients: Vec<CephClient> = clients.into_iter().collect();
         // The listing may have taken seconds.
-        book.confirm().await.map_err(|error| error.to_string())?;
-        if !self.agent.node_right().holds_for(self.clock.now(), COMMAND_LIMIT) {
-            return Err(FenceError::NoRight.to_string());
-        }
-        let epoch = self
-            .storage
-            .blocklist(&clients)
-            .await
-            .map_err(|error| error.to_string())?;
+        book.confirm().await.map_err(Failed::before)?;
+        self.may_act().map_err(Failed::before)?;
+        let epoch = self.storage.blocklist(&clients).await.map_err(Failed::after)?;
         info!(node = %victim.node, clients = clients.len(), ?epoch, "its Ceph clients are barred");
         if stands(Protection::EveryOsdKnows) {
-            self.wait_for_osds(victim, epoch).await?;
+            self.wait_for_osds(victim, epoch).await.map_err(Failed::after)?;
         }
         Ok(Barred {
             epoch,
@@ -374,11 +414,16 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         &self,
         book: &mut FenceBook<'_, S, C>,
         victim: &Victim,
-        power: Option<Result<ZnodeVersion, String>>,
-        storage: Option<Result<Barred, String>>,
+        power: Option<Result<ZnodeVersion, Failed>>,
+        storage: Option<Result<Barred, Failed>>,
     ) -> Result<bool, FenceError> {
         // An administrator may have confirmed something meanwhile: his word is kept.
         book.reread().await?;
+        book.change(|record| {
+            if record.phase == FencePhase::Suspected {
+                record.phase = FencePhase::Proving;
+            }
+        });
         let mut proven = false;
         let mut more = pvc_common::store::Txn::new();
         match power {
@@ -393,13 +438,15 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
                 // If its lease has moved since, that BMC is not its own.
                 more = more.check(&keys::lease_node(&victim.node), version);
             }
-            Some(Err(reason)) => {
+            Some(Err(failed)) => {
+                let reason = failed.reason.clone();
                 book.change(|record| {
-                    record.power = PowerTrack::Failed {
-                        reason: reason.clone(),
+                    record.power = match failed.sent {
+                        Sent::Perhaps => PowerTrack::Failed { reason },
+                        Sent::No => PowerTrack::Unavailable { reason },
                     }
                 });
-                book.note(format!("no power proof: {reason}"));
+                book.note(format!("no power proof: {}", failed.reason));
             }
         }
         match storage {
@@ -419,18 +466,72 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
                 });
                 book.note(text);
             }
-            Some(Err(reason)) => {
+            Some(Err(failed)) => {
+                let reason = failed.reason.clone();
                 book.change(|record| {
-                    record.storage = StorageTrack::Failed {
-                        reason: reason.clone(),
+                    record.storage = match failed.sent {
+                        Sent::Perhaps => StorageTrack::Failed { reason },
+                        Sent::No => StorageTrack::Unavailable { reason },
                     }
                 });
-                book.note(format!("no storage proof: {reason}"));
+                book.note(format!("no storage proof: {}", failed.reason));
             }
         }
         book.write(more).await?;
         pvc_common::pause::point("fence-results");
         Ok(proven)
+    }
+}
+
+/// What can't be decoded counts as absent: it must not keep a dead node from being fenced. A store that does not answer
+/// is an error all the same.
+fn tolerant<R>(outcome: Result<Option<Versioned<Option<R>>>, ReadError>) -> Result<Option<R>, FenceError> {
+    match outcome {
+        Ok(seen) => Ok(seen.and_then(|seen| seen.value)),
+        Err(error @ ReadError::Value { .. }) => {
+            warn!(%error, "a record of a silent node can't be read; it counts as absent");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// What the fencer saw of the node when it decided.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    /// Its lease.
+    pub(super) lease: ZnodeVersion,
+    /// Whether there is maintenance.
+    pub(super) maintenance: ZnodeVersion,
+}
+
+/// An act that has not led to a proof.
+#[derive(Debug)]
+struct Failed {
+    reason: String,
+    sent: Sent,
+}
+
+/// Whether something that can't be taken back may have been sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    No,
+    Perhaps,
+}
+
+impl Failed {
+    fn before(reason: impl ToString) -> Failed {
+        Failed {
+            reason: reason.to_string(),
+            sent: Sent::No,
+        }
+    }
+
+    fn after(reason: impl ToString) -> Failed {
+        Failed {
+            reason: reason.to_string(),
+            sent: Sent::Perhaps,
+        }
     }
 }
 
