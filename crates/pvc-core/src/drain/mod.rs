@@ -18,11 +18,13 @@
 //! | runs here, no node takes it | shut down with autostart; after 60 s of waiting if the reason may pass |
 //! | should run here, but has no process here | is given another node, its state stays |
 //! | on its way elsewhere, being shut down, restarting | waited for; it has its own deadlines |
-//! | could not be moved | runs on, and is tried again each minute, first with another node |
+//! | could not be moved | runs on, and is tried again, once at once and then each minute, first with another node |
 //! | stopped, disabled, failed, being built, a mirror | left alone; never waited for unless a process of it is still here |
 
+mod forecast;
 mod unflush;
 
+pub use forecast::{Forecast, forecast_flush};
 pub use unflush::{UNFLUSH_STALLS_AFTER, UnflushStep, UnflushView, next_unflush_step};
 
 use std::collections::BTreeSet;
@@ -209,7 +211,8 @@ impl DrainMemory {
         {
             self.failed_targets.insert(target.clone());
             self.failures += 1;
-            self.retry_at = Some(now + RETRY_AFTER);
+            // The first failure is often the target's: once more at once, elsewhere if that can be.
+            self.retry_at = (self.failures > 1).then_some(now + RETRY_AFTER);
             self.ordered = None;
         }
     }
@@ -231,7 +234,7 @@ impl DrainMemory {
     /// Why the guest is trouble, in words; nothing while it goes its ordinary way. `shutdown_timeout` is how long a guest
     /// may take to shut down.
     pub fn trouble(&self, now: BootTime, shutdown_timeout: Duration) -> Option<String> {
-        if self.failures > 0 {
+        if self.failures > 1 {
             return Some(format!("could not be moved ({} tries)", self.failures));
         }
         let (waiting, since) = self.waiting?;

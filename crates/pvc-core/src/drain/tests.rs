@@ -109,7 +109,7 @@ fn a_flush_moves_a_few_at_a_time() {
 }
 
 #[test]
-fn a_move_that_came_to_nothing_is_tried_again_after_a_minute_elsewhere_first() {
+fn a_move_that_came_to_nothing_is_tried_again_elsewhere_first_and_then_each_minute() {
     let me = name("hv1");
     let here = guest(VmState::Start, "hv1", Some("hv1"));
     let mut memory = DrainMemory {
@@ -125,16 +125,23 @@ fn a_move_that_came_to_nothing_is_tried_again_after_a_minute_elsewhere_first() {
     assert_eq!(memory.failures, 0, "its end is still on record");
 
     memory.observe(at(1000), &me, &here);
-    assert_eq!((memory.failures, memory.retry_at), (1, Some(at(1060))));
+    assert_eq!((memory.failures, memory.retry_at), (1, None));
+    let after = BTreeSet::from([name("hv2")]);
+    assert_eq!(flush(&here, &memory, 0), FlushStep::Move { after });
+    assert_eq!(memory.trouble(at(1000), Duration::ZERO), None);
+
+    memory.ordered = Some((name("hv3"), at(1000)));
+    memory.observe(at(1000), &me, &here);
+    assert_eq!((memory.failures, memory.retry_at), (2, Some(at(1060))));
     assert_eq!(flush(&here, &memory, 0), FlushStep::Wait(Waiting::TriesAgain));
     memory.retry_at = Some(at(1000));
-    let after = BTreeSet::from([name("hv2")]);
+    let after = BTreeSet::from([name("hv2"), name("hv3")]);
     assert_eq!(flush(&here, &memory, 0), FlushStep::Move { after });
     assert!(
         memory
             .trouble(at(1000), Duration::ZERO)
             .unwrap()
-            .contains("1 tries")
+            .contains("2 tries")
     );
 }
 

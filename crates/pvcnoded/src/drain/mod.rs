@@ -147,7 +147,8 @@ impl<S: Store, C: Clock> DrainRounds<S, C> {
     /// # Errors
     /// When the store does not answer: what was done so far stands, and the next round goes on.
     pub async fn look(&mut self) -> Result<Duration, ReadError> {
-        if self.parts.agent.phase() != AgentPhase::Running {
+        // On hold what it reads may be of the past: guests that it would move may have moved long ago.
+        if self.parts.agent.phase() != AgentPhase::Running || self.parts.agent.hold().is_on() {
             return Ok(ROUND);
         }
         let key = keys::node(&self.parts.me).domain_state();
