@@ -235,12 +235,19 @@ impl Cluster {
 
     /// Ends what a case may have left behind, whatever it was.
     pub(crate) fn restore(&mut self) -> Result<()> {
-        self.mend_nodes()?;
-        guests::remove_all(self)
+        self.repair()?;
+        // A node is not made ready over guests that are about to go.
+        guests::remove_all(self)?;
+        self.make_ready()
     }
 
     /// Ends partitions and frosts, switches on what is off, and waits until every node runs and takes guests.
     pub(crate) fn mend_nodes(&mut self) -> Result<()> {
+        self.repair()?;
+        self.make_ready()
+    }
+
+    fn repair(&mut self) -> Result<()> {
         self.lab.heal()?;
         self.lab.start_bmcs()?;
         for node in self.lab.nodes().to_vec() {
@@ -263,8 +270,7 @@ impl Cluster {
             self.listen(&node)?;
             agent::restore(&node)?;
         }
-        self.wait_healthy()?;
-        self.make_ready()
+        self.wait_healthy()
     }
 
     /// Takes a node's power away.
