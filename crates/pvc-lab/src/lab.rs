@@ -383,7 +383,8 @@ impl Lab {
             .collect();
         Ok(serde_json::json!({
             "fsid": self.state.ceph_fsid, "mon_host": hosts.join(","), "key": key.trim(), "log_file": "",
-            "admin_socket": "", "mon_client_hunt_interval": "0.5",
+            "admin_socket": "", "mon_client_hunt_interval": "0.5", "mon_client_ping_interval": "0.5",
+            "mon_client_ping_timeout": "1.5",
         }))
     }
 

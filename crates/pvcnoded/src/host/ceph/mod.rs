@@ -6,10 +6,10 @@
 
 mod parse;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::try_join;
@@ -17,6 +17,7 @@ use futures::stream::{self, StreamExt};
 use pvc_common::clock::{Clock, HostClock};
 use pvc_common::command::{CommandError, CommandOutput, CommandRunner, Exit, Invocation, Program};
 use pvc_core::ids::{CephClient, VolumeId};
+use pvc_core::time::BootTime;
 
 use super::{
     Changed, MapEpoch, OsdDown, OsdState, RbdLock, Storage, StorageError, VolumeUse, blocklist_lasts,
@@ -28,6 +29,9 @@ const TELL_LIMIT: Duration = Duration::from_secs(2);
 const TELL_AGAIN_AFTER: Duration = Duration::from_millis(100);
 /// Blocklist commands under way at one time: each is a Python process of its own.
 const PARALLEL_COMMANDS: usize = 16;
+/// How long it is taken for granted that an entry that was seen in the map is still there: recovery asks once more for
+/// clients that the proof has just barred, and each question costs 0.3 s of a processor.
+const REMEMBERED: Duration = Duration::from_secs(60);
 /// `rbd` ends with the number of its error: ENOENT.
 const NO_ENTRY: Exit = Exit::Code(libc::ENOENT);
 
@@ -61,12 +65,18 @@ impl CephAccess {
 pub struct CephCommands<R> {
     runner: R,
     access: CephAccess,
+    /// Lasting blocklist entries that this process has seen in a map, and when.
+    barred: Arc<Mutex<BTreeMap<CephClient, (MapEpoch, BootTime)>>>,
 }
 
 impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
     /// The cluster that `access` leads to.
     pub fn new(runner: R, access: CephAccess) -> CephCommands<R> {
-        CephCommands { runner, access }
+        CephCommands {
+            runner,
+            access,
+            barred: Arc::default(),
+        }
     }
 
     fn invocation(&self, program: Program) -> Invocation {
@@ -164,8 +174,32 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
             .map_err(|error| failed(&format!("blocklist {client}"), said(&error)))
     }
 
+    /// The clients whose entries have to be asked for, and the newest epoch in which one of the others was seen.
+    fn to_bar(&self, clients: &[CephClient]) -> (Vec<CephClient>, Option<MapEpoch>) {
+        let now = HostClock.now();
+        let mut barred = self.barred.lock().unwrap_or_else(PoisonError::into_inner);
+        barred.retain(|_, (_, seen)| now.since(*seen) < REMEMBERED);
+        let missing = clients
+            .iter()
+            .filter(|client| !barred.contains_key(client))
+            .cloned()
+            .collect();
+        let epoch = clients
+            .iter()
+            .filter_map(|client| barred.get(client).map(|(epoch, _)| *epoch))
+            .max();
+        (missing, epoch)
+    }
+
     async fn bar_all(&self, clients: &[CephClient]) -> Result<MapEpoch, StorageError> {
-        let mut outcomes = stream::iter(clients.to_vec())
+        let (missing, epoch) = self.to_bar(clients);
+        if missing.is_empty()
+            && let Some(epoch) = epoch
+        {
+            return Ok(epoch);
+        }
+        let seen = HostClock.now();
+        let mut outcomes = stream::iter(missing)
             .map(|client| async move { self.bar(&client).await })
             .buffer_unordered(PARALLEL_COMMANDS);
         // All of them are tried, whatever becomes of one.
@@ -202,6 +236,10 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
                     ));
                 }
             }
+        }
+        let mut barred = self.barred.lock().unwrap_or_else(PoisonError::into_inner);
+        for client in clients {
+            barred.insert(client.clone(), (map.epoch, seen));
         }
         Ok(map.epoch)
     }

@@ -198,6 +198,10 @@ async fn clients_are_barred_for_ten_years_and_the_map_is_the_proof() {
         line.ends_with(&format!("osd blocklist add {} 315360000", barred())),
         "{line}"
     );
+    // Recovery asks again for what the proof has just barred: that costs nothing.
+    let commands = runner.log.lock().unwrap().len();
+    assert_eq!(listing.blocklist(&[barred()]).await.unwrap(), MapEpoch(EPOCH));
+    assert_eq!(runner.log.lock().unwrap().len(), commands);
     let (missing, _) = ceph(&[("blocklist add", Ok("")), ("osd dump", Ok(DUMP))]);
     let unlisted: CephClient = "10.103.9.9:0/1".parse().unwrap();
     let outcome = missing.blocklist(&[barred(), unlisted]).await;
