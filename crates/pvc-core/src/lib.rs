@@ -3,6 +3,7 @@
 //! Nothing in this crate reads a clock, a file, a socket or the environment: time is an argument and the outside
 //! world arrives as a view. So the daemons, the simulator and the tests run the very same decisions.
 //!
+//! * [`bmc`]: whose a node's BMC is, and what its word is good for.
 //! * [`drain`]: emptying a node and filling it again.
 //! * [`fence`]: proving a silent node dead.
 //! * [`guest_xml`]: a guest as its libvirt XML describes it.
@@ -16,6 +17,7 @@
 //! * [`role`]: the primary role: who may hold the floating addresses.
 //! * [`upstream`]: whether a node reaches the upstream network.
 //! * [`time`]: the host's boot clock as a value.
+pub mod bmc;
 pub mod drain;
 pub mod fence;
 pub mod guest_xml;

@@ -1,22 +1,25 @@
 """A BMC for one lab node: IPMI over LAN (RMCP+) on ADDRESS, port 623; power commands really switch the node.
 
-usage: bmc.py ADDRESS NODE LAB      the password of user admin is in the environment: PVC_LAB_BMC_PASSWORD
-LAB is the lab's program: `LAB lab power NODE status|on|off|cycle|soft`; status prints on or off.
+usage: bmc.py ADDRESS NODE GUID LAB      the password of user admin is in the environment: PVC_LAB_BMC_PASSWORD
+GUID is that of the node's machine. LAB is the lab's program: `LAB lab power NODE status|on|off|cycle|soft`; status prints on or off.
 """
 
 import os
 import subprocess
 import sys
+import uuid
 
 from pyghmi.ipmi import bmc
 
-ADDRESS, NODE, LAB = sys.argv[1:4]
+ADDRESS, NODE, GUID, LAB = sys.argv[1:5]
 PORT = 623
 USER = "admin"
 # The longest is a boot until the node's first process runs.
 DEADLINE_SECONDS = 30
 NOT_SUPPORTED_IN_PRESENT_STATE = 0xD5
 UNSPECIFIED_ERROR = 0xFF
+# Network function and command of "Get System GUID".
+GET_SYSTEM_GUID = (0x06, 0x37)
 
 
 def lab(verb):
@@ -65,6 +68,13 @@ class NodeBmc(bmc.Bmc):
 
     def get_boot_device(self):
         return "default"
+
+    def handle_raw_request(self, request, session):
+        # Not every release of the library knows this command.
+        if (request["netfn"], request["command"]) == GET_SYSTEM_GUID:
+            session.send_ipmi_response(data=list(uuid.UUID(GUID).bytes_le))
+        else:
+            super().handle_raw_request(request, session)
 
 
 # pyghmi opens an IPv6 socket: an IPv4 address has to be written as one of IPv6.

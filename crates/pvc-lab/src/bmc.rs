@@ -21,7 +21,8 @@ pub(crate) fn start(folder: &Folder, state: &State, nodes: &[Node], tool: &Tool)
     let (program, tool) = (program.display().to_string(), tool.path().display().to_string());
     for node in nodes {
         let (name, address) = (node.name(), node.id().bmc_address().to_string());
-        let argv = switch_argv(&["/usr/bin/python3", &program, &address, &name, &tool]);
+        let guid = node.id().machine_guid();
+        let argv = switch_argv(&["/usr/bin/python3", &program, &address, &name, &guid, &tool]);
         let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
         service::start(folder, &service_name(node), &argv, |run| {
             run.env("PVC_LAB_BMC_PASSWORD", &state.bmc_password)
@@ -41,6 +42,22 @@ pub(crate) fn start(folder: &Folder, state: &State, nodes: &[Node], tool: &Tool)
         })?;
     }
     Ok(())
+}
+
+/// Starts the BMCs anew if those that run are of another build of the lab. One that was killed stays so.
+pub(crate) fn refresh(folder: &Folder, state: &State, nodes: &[Node], tool: &Tool) -> Result<()> {
+    let present = std::fs::read_to_string(folder.tools().join("bmc.py")).unwrap_or_default();
+    if present == PROGRAM {
+        return Ok(());
+    }
+    let mut running = Vec::new();
+    for node in nodes {
+        if is_running(node)? {
+            stop(node)?;
+            running.push(node.clone());
+        }
+    }
+    start(folder, state, &running, tool)
 }
 
 /// Name of the BMC's cgroup and log.

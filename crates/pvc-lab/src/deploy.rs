@@ -23,6 +23,8 @@ const CLI: &str = "pvc";
 const TARGET: &str = "pvc.target";
 /// Where tests hold daemons (debug builds look there, see docs/development/pause-points.md).
 pub const PAUSE_FOLDER: &str = "/run/pvc-pause";
+/// What the node agent takes for the GUID of its machine; the BMC answers the same.
+const GUID_FILE: &str = "/etc/pvc-lab-machine-guid";
 /// An orderly stop hands the primary role over and may take its time.
 const RESTART_DEADLINE: Duration = Duration::from_secs(120);
 
@@ -83,6 +85,14 @@ pub(crate) fn install(node: &Node, state: &State, daemons: &Daemons) -> Result<(
     for (name, text) in units(&daemons.units)? {
         node.write_file(&format!("/lib/systemd/system/{name}"), 0o644, text)?;
     }
+    node.write_file(GUID_FILE, 0o444, format!("{}\n", node.id().machine_guid()))?;
+    for (program, _) in DAEMONS {
+        node.write_file(
+            &format!("/etc/default/{program}"),
+            0o644,
+            format!("PVC_PAUSE_DIR={PAUSE_FOLDER}\nPVC_MACHINE_GUID_FILE={GUID_FILE}\n"),
+        )?;
+    }
     if node.power() == Power::On {
         return Ok(());
     }
@@ -90,11 +100,6 @@ pub(crate) fn install(node: &Node, state: &State, daemons: &Daemons) -> Result<(
         node.link(
             &format!("/usr/sbin/{program}"),
             &format!("/usr/lib/pvc-lab/bin/{program}"),
-        )?;
-        node.write_file(
-            &format!("/etc/default/{program}"),
-            0o644,
-            format!("PVC_PAUSE_DIR={PAUSE_FOLDER}\n"),
         )?;
         if place.includes(node) {
             let unit = format!("{program}.service");

@@ -131,6 +131,12 @@ impl Lab {
             );
         }
         deploy::copy_programs(&self.folder, daemons)?;
+        bmc::refresh(
+            &self.folder,
+            &self.state,
+            &self.nodes,
+            &Tool::installed(&self.folder),
+        )?;
         for node in &self.nodes {
             deploy::install(node, &self.state, daemons)?;
             if node.power() == Power::On {

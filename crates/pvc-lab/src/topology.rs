@@ -217,6 +217,12 @@ impl NodeId {
         self.0 <= COORDINATORS
     }
 
+    /// GUID of its machine: containers have no firmware to tell one.
+    #[must_use]
+    pub fn machine_guid(self) -> String {
+        format!("70766300-6c61-4262-8000-0000000000{:02x}", self.0)
+    }
+
     /// Address of its BMC, on the upstream network.
     #[must_use]
     pub fn bmc_address(self) -> Ipv4Addr {
@@ -313,6 +319,7 @@ mod tests {
             "fd00:100::42"
         );
         assert_eq!(hv2.bmc_address().to_string(), "10.100.0.102");
+        assert_eq!(hv2.machine_guid(), "70766300-6c61-4262-8000-000000000002");
         assert_eq!(Network::Upstream.mac(hv2), "02:50:56:64:00:02");
     }
 

@@ -1,6 +1,7 @@
 //! The PVC node agent.
 //!
 //! * [`agent`]: where the agent is in its life, shared by its loops.
+//! * [`bmc`]: tests this node's own BMC.
 //! * [`daemon`]: the process: threads, loops, start and stop.
 //! * [`registration`]: this life takes its place in the store.
 //! * [`node_lease`]: this agent is alive.
@@ -14,6 +15,7 @@
 //! * [`stats`]: figures of the node and its guests.
 //! * [`host`]: the outside world, behind seams.
 pub mod agent;
+pub mod bmc;
 pub mod daemon;
 pub mod drain;
 pub mod fence;

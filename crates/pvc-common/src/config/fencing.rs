@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use pvc_core::bmc::{FailingBmc, IdentityPolicy};
+
 use super::finding::Problem;
 use super::section::{Section, Value};
 use super::values::Host;
@@ -26,9 +28,12 @@ pub struct Fencing {
     pub without_power_proof: WithoutPowerProof,
     /// This node's BMC. `None`: this node has no power proof, since no BMC is given.
     pub bmc: Option<Bmc>,
-    /// Whether a BMC that does not answer at the agent's start means "this node has no power proof" from then on.
-    /// Default no.
-    pub disable_on_bmc_failure: bool,
+    /// What follows for a node whose BMC failed the node's own last test (`disable_on_ipmi_failure`). Default: it is
+    /// tried all the same when the node is fenced.
+    pub failing_bmc: FailingBmc,
+    /// What is asked of a BMC before its "off" is taken for a proof (`bmc_identity`). Default `strict`: the node has
+    /// verified that the BMC is its own. With `lenient` nothing must speak against it.
+    pub bmc_identity: IdentityPolicy,
 }
 
 impl Fencing {
@@ -80,6 +85,18 @@ impl Value for WithoutPowerProof {
     }
 }
 
+impl Value for IdentityPolicy {
+    const EXPECTED: &'static str = "one of strict, lenient";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "strict" => Ok(IdentityPolicy::Strict),
+            "lenient" => Ok(IdentityPolicy::Lenient),
+            _ => Err(String::new()),
+        }
+    }
+}
+
 /// A BMC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bmc {
@@ -110,7 +127,11 @@ impl Value for Intervals {
 }
 
 pub(super) fn read(section: &mut Section<'_>, node_number: u32) -> Option<Fencing> {
-    let disable_on_bmc_failure = section.or("disable_on_ipmi_failure", false);
+    let failing_bmc = if section.or("disable_on_ipmi_failure", false) {
+        FailingBmc::GivesNoProof
+    } else {
+        FailingBmc::IsTried
+    };
     let missed_renewals = section.section_or_defaults("intervals", |section| {
         const NO_SELF_FENCING: &str =
             "a node never fences itself for losing the store; what it may do ends with its lease";
@@ -118,12 +139,14 @@ pub(super) fn read(section: &mut Section<'_>, node_number: u32) -> Option<Fencin
         section.without_effect("suicide_interval", NO_SELF_FENCING);
         section.or("fence_intervals", Intervals(DEFAULT_INTERVALS)).0
     });
-    let (after_power_proof, without_power_proof) = section.section_or_defaults("actions", |section| {
-        (
-            section.or("successful_fence", AfterPowerProof::Recover),
-            section.or("failed_fence", WithoutPowerProof::StorageProof),
-        )
-    });
+    let (after_power_proof, without_power_proof, bmc_identity) =
+        section.section_or_defaults("actions", |section| {
+            (
+                section.or("successful_fence", AfterPowerProof::Recover),
+                section.or("failed_fence", WithoutPowerProof::StorageProof),
+                section.or("bmc_identity", IdentityPolicy::Strict),
+            )
+        });
     let bmc = section.optional_section("ipmi", |section| {
         let hostname = section.required::<HostTemplate>("hostname");
         let username = section.required::<String>("username");
@@ -142,7 +165,8 @@ pub(super) fn read(section: &mut Section<'_>, node_number: u32) -> Option<Fencin
         after_power_proof,
         without_power_proof,
         bmc,
-        disable_on_bmc_failure,
+        failing_bmc,
+        bmc_identity,
     })
 }
 

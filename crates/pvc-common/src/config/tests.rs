@@ -3,6 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use pvc_core::bmc::{FailingBmc, IdentityPolicy};
+
 use super::*;
 
 /// The file that we ship.
@@ -138,6 +140,9 @@ fn a_small_file_gets_the_defaults() {
     assert_eq!(config.timers.vm_shutdown_timeout, Duration::from_secs(180));
     assert_eq!(config.timers.keepalive_interval, Duration::from_secs(5));
     assert_eq!(config.fencing.suspected_after(), Duration::from_secs(6));
+    // Whoever says nothing gets the safe choice: another machine's "off" would have a guest run twice.
+    assert_eq!(config.fencing.bmc_identity, IdentityPolicy::Strict);
+    assert_eq!(config.fencing.failing_bmc, FailingBmc::IsTried);
     assert_eq!(config.fencing.after_power_proof, AfterPowerProof::Recover);
     // A BMC dies with its server's power: by default that must not keep guests down.
     assert_eq!(

@@ -41,13 +41,16 @@ use tokio::task::JoinSet;
 use tracing::{error, info, warn};
 
 use crate::agent::{AgentPhase, AgentState};
+use crate::bmc::{BmcSettings, BmcWatch};
 use crate::drain::{DrainParts, DrainRounds};
 use crate::fence::{FenceParts, FenceSettings, Fencer, OwnFence};
 use crate::heartbeat::Heartbeat;
+use crate::host::BmcAccess;
 use crate::host::ceph::{CephAccess, CephCommands};
 use crate::host::identity::{IdentityFiles, begin_life};
 use crate::host::network::{KernelNetwork, ensure_bridges};
 use crate::host::power::Ipmitool;
+use crate::host::power::machine::HostGuid;
 use crate::host::upstream::HostUpstream;
 use crate::node_lease::Hearing;
 use crate::registration::{Registrant, RegistrationError, register};
@@ -218,6 +221,7 @@ impl Daemon {
         loops.spawn(own_fence.run());
         loops.spawn(heartbeat.run());
         loops.spawn(self.drain(&store, &agent).run());
+        loops.spawn(watch_bmc(&self.config, &store));
         loops.spawn(tell_when_running(agent.clone()));
         if let Some(upstream) = watch_upstream(&self.config, &store, &agent) {
             loops.spawn(upstream);
@@ -470,6 +474,23 @@ fn watch_upstream(
         agent.clone(),
     );
     Some(watcher.run())
+}
+
+/// The watch of this node's own BMC.
+fn watch_bmc(config: &Config, store: &ZooKeeperStore) -> impl Future<Output = ()> + Send + use<> {
+    let settings = BmcSettings {
+        access: config.fencing.bmc.as_ref().map(|bmc| BmcAccess {
+            host: bmc.hostname.clone(),
+            user: bmc.username.clone(),
+            password: bmc.password.clone(),
+        }),
+        identity: config.fencing.bmc_identity,
+        failing: config.fencing.failing_bmc,
+    };
+    let ipmitool = Ipmitool::new(HostCommandRunner::from_system());
+    let machine = HostGuid::from_environment(ipmitool.clone());
+    let node = config.node.clone();
+    BmcWatch::new(store.clone(), HostClock, ipmitool, machine, node, settings).run()
 }
 
 enum JoinError {

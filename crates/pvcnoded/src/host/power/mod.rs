@@ -1,14 +1,14 @@
 //! Power control of nodes, by their BMCs.
 //!
 //! * [`ipmi`]: the real one, by `ipmitool` over the network.
-//! * [`guid`]: whether two readings of a machine's GUID mean the same machine.
+//! * [`machine`]: the GUID of this machine, read without its BMC's address.
 //! * `parse`: output of `ipmitool`, read into types.
 //!
 //! What a BMC is *asked* proves nothing; only what it *answers* does. [`power_off_and_see`] is the one way to a
 //! [`PowerOffSeen`].
 
-pub mod guid;
 pub mod ipmi;
+pub mod machine;
 mod parse;
 
 use std::fmt;
@@ -149,7 +149,8 @@ pub trait PowerControl: Clone + Send + Sync + 'static {
     /// [`PowerError`]; the order may have been carried out.
     fn order_on(&self, bmc: &BmcAccess) -> impl Future<Output = Result<(), PowerError>> + Send;
 
-    /// The GUID of the machine that the BMC belongs to, as the BMC prints it; compare it with [`guid::same_machine`].
+    /// The GUID of the machine that the BMC belongs to, as the BMC prints it; compare it with
+    /// [`pvc_core::bmc::same_machine`].
     ///
     /// # Errors
     /// [`PowerError`].

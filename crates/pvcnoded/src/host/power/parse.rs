@@ -28,7 +28,7 @@ pub(super) fn guid(text: &str) -> Option<String> {
     text.lines().find_map(|line| {
         let (name, value) = line.split_once(':')?;
         let value = value.trim();
-        (name.trim().eq_ignore_ascii_case("system guid") && super::guid::digits(value).is_some())
+        (name.trim().eq_ignore_ascii_case("system guid") && pvc_core::bmc::is_guid(value))
             .then(|| value.to_ascii_lowercase())
     })
 }
