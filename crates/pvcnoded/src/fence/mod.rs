@@ -25,6 +25,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use pvc_common::config::{AfterPowerProof, Fencing, WithoutPowerProof};
+use pvc_core::bmc::{FailingBmc, IdentityPolicy};
 use pvc_core::fence::{RecoveryPolicy, SuspicionSettings};
 use pvc_core::ids::{Incarnation, NodeName};
 
@@ -65,8 +66,10 @@ pub struct FenceSettings {
     pub recovery: RecoveryPolicy,
     /// Whether its clients may be barred when its BMC does not answer.
     pub storage_proof: StorageProof,
-    /// Whether a BMC whose identity was never verified may give a proof.
-    pub unverified_bmc: UnverifiedBmc,
+    /// What is asked of a BMC's identity before its word is a proof.
+    pub bmc_identity: IdentityPolicy,
+    /// What follows for a BMC that failed its node's last test.
+    pub failing_bmc: FailingBmc,
 }
 
 impl FenceSettings {
@@ -83,7 +86,8 @@ impl FenceSettings {
                 (true, WithoutPowerProof::StorageProof) => StorageProof::Allowed,
                 (true, WithoutPowerProof::Leave) => StorageProof::Refused,
             },
-            unverified_bmc: UnverifiedBmc::Accepted,
+            bmc_identity: config.bmc_identity,
+            failing_bmc: config.failing_bmc,
         }
     }
 }
@@ -97,15 +101,6 @@ pub enum StorageProof {
     Refused,
     /// This cluster has no storage of ours.
     NoStorage,
-}
-
-/// Whether a BMC of unverified identity may give a proof.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum UnverifiedBmc {
-    /// It may.
-    Accepted,
-    /// It may not.
-    Refused,
 }
 
 /// How many guests are recovered at one time.

@@ -11,16 +11,17 @@ use futures::future::{Either, join_all, select};
 use pvc_common::clock::Clock;
 use pvc_common::keys;
 use pvc_common::store::{ReadError, Store, StoreExt as _, Versioned};
+use pvc_core::bmc::power_proof;
 use pvc_core::fence::{FencePhase, Means, PowerTrack, StorageTrack};
 use pvc_core::guest_xml::{self, DiskAccess, DiskSource};
 use pvc_core::ids::{CephClient, Incarnation, NodeName, VmId, VolumeId, ZnodeVersion};
 use pvc_core::protection::{Protection, stands};
-use pvc_core::records::{BmcIdentity, CephClients};
+use pvc_core::records::CephClients;
 use pvc_core::states::DaemonState;
 use tracing::{info, warn};
 
 use super::book::{FenceBook, FenceError};
-use super::{COMMAND_LIMIT, FenceParts, StorageProof, UnverifiedBmc};
+use super::{COMMAND_LIMIT, FenceParts, StorageProof};
 use crate::host::{
     BmcAccess, MapEpoch, OsdDown, PowerControl, PowerError, Storage, StorageError, power_off_and_see,
 };
@@ -69,20 +70,16 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         let user = self.store.require(&own.ipmi_username()).await?.value;
         let password = self.store.require(&own.ipmi_password()).await?.value;
         let report = tolerant(self.store.get(&own.bmc()).await)?;
-        let identity = report.as_ref().map(|report| &report.identity);
-        let bmc = match identity {
-            _ if host.is_empty() => Err("no BMC is on record".to_owned()),
-            Some(BmcIdentity::Mismatch { .. }) => {
-                Err("the BMC at its address belongs to another machine".to_owned())
-            }
-            Some(BmcIdentity::Unverified { .. }) | None
-                if self.settings.unverified_bmc == UnverifiedBmc::Refused =>
-            {
-                Err("the identity of its BMC was never verified".to_owned())
-            }
-            Some(BmcIdentity::Verified { .. } | BmcIdentity::Unverified { .. }) | None => {
-                Ok(BmcAccess { host, user, password })
-            }
+        let bmc = if host.is_empty() {
+            Err("no BMC is on record".to_owned())
+        } else {
+            power_proof(
+                report.as_ref(),
+                self.settings.bmc_identity,
+                self.settings.failing_bmc,
+            )
+            .map(|()| BmcAccess { host, user, password })
+            .map_err(|none| none.to_string())
         };
         Ok(Victim {
             node: node.clone(),

@@ -15,6 +15,7 @@ use pvc_common::schema::{self, NewDomain};
 use pvc_common::secret::Secret;
 use pvc_common::store::memory::{MemoryServer, MemoryStore};
 use pvc_common::store::{Store as _, StoreExt as _, Txn};
+use pvc_core::bmc::{FailingBmc, IdentityPolicy};
 use pvc_core::fence::{
     Confirmation, ConfirmationKind, FencePhase, FenceRecord, PowerTrack, ProofKind, RecoveryPolicy,
     StorageTrack, SuspicionSettings,
@@ -185,7 +186,8 @@ impl Cluster {
             suspicion: SuspicionSettings::missed(6),
             recovery: RecoveryPolicy::Move,
             storage_proof: StorageProof::Allowed,
-            unverified_bmc: UnverifiedBmc::Accepted,
+            bmc_identity: IdentityPolicy::Lenient,
+            failing_bmc: FailingBmc::IsTried,
         };
         change(&mut settings);
         let mut cluster = Cluster {
