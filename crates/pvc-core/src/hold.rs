@@ -78,6 +78,11 @@ pub enum HoldPhase {
         /// Why.
         reason: HoldReason,
     },
+    /// It puts on record what runs here.
+    Adopting {
+        /// The order's id.
+        order: String,
+    },
     /// It has put on record what runs here, and waits for the others.
     Adopted {
         /// The order's id.
@@ -133,7 +138,7 @@ impl Record for AdoptOrder {}
 /// What a node keeps on its own disk of what it has seen in the store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreMemory {
-    /// The newest write seen (ZooKeeper's zxid).
+    /// The newest write seen (ZooKeeper's zxid) of the records that all nodes share, the role lease among them.
     pub newest: i64,
     /// The write that last renewed this node's lease, as seen.
     pub own_lease: i64,
@@ -161,7 +166,8 @@ pub struct HeldNote {
 /// What is read of the store to judge its age.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoreReading {
-    /// The newest write among the records that are renewed all the time.
+    /// The newest write of the records that all nodes share. This node's own lease is judged for itself: it may have
+    /// been removed on purpose.
     pub newest: i64,
     /// The last write of this node's lease; `None` if the store does not know this node.
     pub own_lease: Option<i64>,
@@ -223,7 +229,7 @@ fn has_answered(order: &AdoptOrder, peer: &PeerHold) -> bool {
     }
     match &record.phase {
         HoldPhase::Free => true,
-        HoldPhase::Held { .. } => false,
+        HoldPhase::Held { .. } | HoldPhase::Adopting { .. } => false,
         HoldPhase::Adopted { order: answered, .. } | HoldPhase::Lifted { order: answered } => {
             *answered == order.id
         }
@@ -288,4 +294,195 @@ pub fn adoption(
             owner.ceph_clients.clone()
         }),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{BootId, MachineId};
+    use crate::records::CephClients;
+
+    fn node(number: u32) -> NodeName {
+        NodeName::new(format!("hv{number}")).unwrap()
+    }
+
+    fn life(machine: u32, boot: u32, counter: u64) -> Incarnation {
+        Incarnation {
+            machine_id: MachineId::new(machine.to_string().repeat(32)).unwrap(),
+            boot_id: BootId::new(format!("6ba7b810-9dad-11d1-80b4-{boot:012}")).unwrap(),
+            counter,
+        }
+    }
+
+    fn memory() -> StoreMemory {
+        StoreMemory {
+            newest: 0x5_0000_0100,
+            own_lease: 0x5_0000_00f0,
+            ..StoreMemory::default()
+        }
+    }
+
+    #[test]
+    fn a_store_is_judged_by_what_this_node_has_seen_of_it() {
+        let check = |newest, own_lease, processes| {
+            judge_store(Some(&memory()), StoreReading { newest, own_lease }, processes)
+        };
+        // As it was, and newer.
+        assert_eq!(check(0x5_0000_0100, Some(0x5_0000_00f0), 3), Ok(()));
+        assert_eq!(check(0x6_0000_0001, Some(0x6_0000_0001), 0), Ok(()));
+        // Yesterday's snapshot. It counts on an empty node too: what it starts may run on another.
+        for processes in [0, 3] {
+            let behind = check(0x4_0000_0100, Some(0x4_0000_00f0), processes);
+            let reason = HoldReason::StoreBehind {
+                seen: 0x5_0000_0100,
+                found: 0x4_0000_0100,
+            };
+            assert_eq!(behind, Err(reason));
+        }
+        // The servers kept their epoch, and others have written to the old data meanwhile.
+        assert!(matches!(
+            check(0x6_0000_0001, Some(0x4_0000_00f0), 0),
+            Err(HoldReason::StoreBehind { .. })
+        ));
+        // Taken out of the cluster on purpose: joins anew if nothing runs here.
+        assert_eq!(check(0x6_0000_0001, None, 0), Ok(()));
+        assert_eq!(
+            check(0x6_0000_0001, None, 2),
+            Err(HoldReason::StoreEmpty { guests: 2 })
+        );
+        // A host that has seen no store yet.
+        let fresh =
+            |own_lease, processes| judge_store(None, StoreReading { newest: 7, own_lease }, processes);
+        assert_eq!(fresh(None, 0), Ok(()));
+        assert_eq!(fresh(Some(1), 4), Ok(()));
+        assert_eq!(fresh(None, 1), Err(HoldReason::StoreEmpty { guests: 1 }));
+    }
+
+    fn order() -> AdoptOrder {
+        AdoptOrder {
+            id: "now".into(),
+            by: "admin".into(),
+            at: 1,
+            without: vec![],
+        }
+    }
+
+    fn says(phase: HoldPhase, incarnation: Incarnation) -> Option<HoldRecord> {
+        Some(HoldRecord {
+            incarnation,
+            phase,
+            since: 1,
+            running: vec![],
+            adopted: vec![],
+            trouble: vec![],
+        })
+    }
+
+    #[test]
+    fn nobody_goes_on_before_every_node_has_said_what_runs_there() {
+        // A guest that the old store gives to this node may run on the one that has not answered.
+        let adopted = |order: &str| HoldPhase::Adopted {
+            order: order.into(),
+            waits_for: vec![],
+        };
+        let held = HoldPhase::Held {
+            reason: HoldReason::StoreEmpty { guests: 1 },
+        };
+        let check = |record: Option<HoldRecord>, alive: Option<Incarnation>| {
+            let peers = BTreeMap::from([(node(2), PeerHold { record, alive })]);
+            waits_for(&order(), &peers).is_empty()
+        };
+        let alive = Some(life(2, 2, 3));
+        for answered in [
+            HoldPhase::Free,
+            adopted("now"),
+            HoldPhase::Lifted { order: "now".into() },
+        ] {
+            assert!(
+                check(says(answered.clone(), life(2, 2, 3)), alive.clone()),
+                "{answered:?}"
+            );
+            // The same word of an earlier life, or of one that is not seen alive, is a word of the past.
+            assert!(!check(says(answered.clone(), life(2, 2, 2)), alive.clone()));
+            assert!(!check(says(answered.clone(), life(2, 2, 3)), None));
+        }
+        for not_yet in [
+            held,
+            HoldPhase::Adopting { order: "now".into() },
+            adopted("last month"),
+            HoldPhase::Lifted {
+                order: "last month".into(),
+            },
+        ] {
+            assert!(
+                !check(says(not_yet.clone(), life(2, 2, 3)), alive.clone()),
+                "{not_yet:?}"
+            );
+        }
+        assert!(!check(None, alive));
+        // Off, on the administrator's word.
+        let peers = BTreeMap::from([(
+            node(2),
+            PeerHold {
+                record: None,
+                alive: None,
+            },
+        )]);
+        let without = AdoptOrder {
+            without: vec![node(2)],
+            ..order()
+        };
+        assert_eq!(waits_for(&without, &peers), []);
+    }
+
+    #[test]
+    fn what_runs_here_becomes_ours_with_the_clients_that_are_known() {
+        let clients = CephClients::Recorded(vec!["10.102.0.1:0/77".parse().unwrap()]);
+        let owner = |number, incarnation, ceph_clients| Owner {
+            node: node(number),
+            incarnation,
+            epoch: 3,
+            ceph_clients,
+        };
+        let me = life(1, 1, 9);
+        let check = |stored: Option<Owner>, remembered: Option<Owner>, former| {
+            adoption(&node(1), &me, stored.as_ref(), remembered.as_ref(), former, 8)
+        };
+        let taken = |ceph_clients| Adoption::Take(owner_of(8, &me, ceph_clients));
+        let bound = FormerOwner::Bound;
+        assert_eq!(check(None, None, bound), taken(CephClients::Unknown));
+        // From this node's disk, which is newer than the store; from the store if it is of this boot.
+        let here = owner(1, life(1, 1, 7), clients.clone());
+        assert_eq!(check(None, Some(here.clone()), bound), taken(clients.clone()));
+        assert_eq!(check(Some(here.clone()), None, bound), taken(clients.clone()));
+        let elsewhere = owner(2, life(2, 2, 1), CephClients::Recorded(vec![]));
+        assert_eq!(
+            check(Some(elsewhere.clone()), Some(here), bound),
+            taken(clients.clone())
+        );
+        // Clients of another boot are not those of the process that runs now.
+        let before = owner(1, life(1, 2, 7), clients.clone());
+        assert_eq!(
+            check(Some(before.clone()), Some(before), bound),
+            taken(CephClients::Unknown)
+        );
+        assert_eq!(
+            check(Some(owner_of(3, &me, clients.clone())), None, bound),
+            Adoption::AlreadySo
+        );
+        // An owner that is not on hold may have claimed it a moment ago.
+        assert!(matches!(
+            check(Some(elsewhere), None, FormerOwner::Free),
+            Adoption::Refuse { .. }
+        ));
+    }
+
+    fn owner_of(epoch: u64, incarnation: &Incarnation, ceph_clients: CephClients) -> Owner {
+        Owner {
+            node: node(1),
+            incarnation: incarnation.clone(),
+            epoch,
+            ceph_clients,
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! How this agent is, shared by its loops.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -89,6 +89,8 @@ impl AgentState {
 #[derive(Debug, Clone, Default)]
 pub struct Hold {
     held: Arc<Mutex<Option<(BootTime, HoldReason)>>>,
+    /// The newest write of this node's own lease that was read so far.
+    own_lease: Arc<AtomicI64>,
 }
 
 impl Hold {
@@ -107,8 +109,15 @@ impl Hold {
         self.lock().get_or_insert((now, reason));
     }
 
-    /// Ends the hold.
+    /// Whether a reading that shows this node's own lease as last written by `own_lease` is older than an earlier one:
+    /// a server that lags, or a store that went back in time. Nothing may follow from such a reading.
+    pub fn is_older(&self, own_lease: Option<i64>) -> bool {
+        own_lease.is_some_and(|zxid| self.own_lease.fetch_max(zxid, Ordering::Relaxed) > zxid)
+    }
+
+    /// Ends the hold. What the store says from now on is what counts.
     pub fn lift(&self) {
+        self.own_lease.store(0, Ordering::Relaxed);
         *self.lock() = None;
     }
 

@@ -13,6 +13,7 @@
 //! * [`upstream`]: whether this node reaches the upstream network.
 //! * [`vm`]: guests on this node.
 //! * [`stats`]: figures of the node and its guests.
+//! * [`hold`]: holding still while the store may tell of the past.
 //! * [`host`]: the outside world, behind seams.
 pub mod agent;
 pub mod bmc;
@@ -20,6 +21,7 @@ pub mod daemon;
 pub mod drain;
 pub mod fence;
 pub mod heartbeat;
+pub mod hold;
 pub mod host;
 pub mod node_lease;
 pub mod placement;

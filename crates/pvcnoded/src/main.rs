@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use pvc_common::config;
 use pvc_common::telemetry::{self, Format, Verbosity};
+use pvc_core::ids::NodeName;
 use tracing::{error, warn};
 
 /// The PVC node agent: keeps this node's lease, takes part in the primary role, runs its guests.
@@ -21,6 +22,13 @@ struct Arguments {
     /// Take the addresses of the primary role off this host and release the role; for when the agent has ended.
     #[arg(long)]
     drop_role: bool,
+    /// Order that every agent that is on hold takes what really runs on its node as the truth, and exit: for a store
+    /// that was restored from a snapshot, and for a stopped cluster of PVC 1.0.3 whose guests run.
+    #[arg(long, conflicts_with_all = ["drop_role", "check_config"])]
+    adopt: bool,
+    /// With --adopt: a node that is off, which you have made sure of. It is not waited for.
+    #[arg(long, value_name = "NODE", requires = "adopt")]
+    without: Vec<NodeName>,
 }
 
 fn main() -> ExitCode {
@@ -56,6 +64,12 @@ fn main() -> ExitCode {
         let Some(loaded) = loaded else {
             return ExitCode::FAILURE;
         };
+        if arguments.adopt {
+            return match pvcnoded::daemon::order_adoption(&loaded.config, arguments.without) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => complain(&format!("{error:#}")),
+            };
+        }
         for finding in &loaded.warnings {
             warn!(%finding, "configuration");
         }

@@ -115,6 +115,14 @@ pub enum LeaseLost {
         /// Who does.
         other: Incarnation,
     },
+    /// The store shows an earlier renewal than one that was acknowledged.
+    #[error(
+        "the lease of {node} is older in the store than this agent has renewed it: the store was restored from a snapshot"
+    )]
+    WentBack {
+        /// This node.
+        node: NodeName,
+    },
     /// The lease was removed: this node has been taken out of the cluster.
     #[error("the lease of {node} has been removed: this node is no longer part of the cluster")]
     Removed {
@@ -310,6 +318,17 @@ impl<S: Store, C: Clock> NodeLeaseKeeper<S, C> {
             }));
         };
         match seen.value {
+            // A renewal of ours that arrived late has a number that none was acknowledged with. An earlier one, or that
+            // of an earlier life of this boot, comes from a snapshot: the next life of this agent begins on hold.
+            Some(lease)
+                if lease.incarnation.same_boot(&self.incarnation)
+                    && (lease.incarnation.counter, lease.counter)
+                        < (self.incarnation.counter, self.counter) =>
+            {
+                Err(RoundError::Lost(LeaseLost::WentBack {
+                    node: self.node.clone(),
+                }))
+            }
             Some(lease) if lease.incarnation == self.incarnation => {
                 self.version = seen.version;
                 Ok(Renewal::Adopted)

@@ -8,14 +8,17 @@
 //! | nothing at all | makes the layout of schema 16 |
 //! | 16 | makes good what is missing |
 //! | 15, every node knows 16, no guest can be running | migrates, once, under a lock |
+//! | the same, guests may be running and will be adopted ([`RunningGuests`]) | migrates, once, under a lock |
 //! | 15 otherwise | changes nothing and says whom or what it waits for |
 //! | anything else | refuses |
 //!
 //! [`node_keys`] and [`domain_keys`] are the one place where the keys of a new node and of a new guest are listed.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use pvc_core::ids::{NodeName, VmId};
+use pvc_core::hold::AdoptOrder;
+use pvc_core::ids::{NodeName, VmId, ZnodeVersion};
 use pvc_core::states::VmState;
 
 use crate::clock::Clock;
@@ -155,13 +158,35 @@ pub async fn prepare<S: Store, C: Clock>(
     clock: &C,
     node: &NodeName,
 ) -> Result<Prepared, SchemaError> {
+    prepare_with(store, clock, node, RunningGuests::Refuse).await
+}
+
+/// What a migration does about guests of PVC 1.0.3 that may be running, of which nobody is on record as the owner.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunningGuests {
+    /// It does not take place.
+    Refuse,
+    /// It takes place: every agent is on hold, and each will put on record what runs on its node before any goes on.
+    WillBeAdopted,
+}
+
+/// As [`prepare`]; guests of PVC 1.0.3 that may be running are dealt with as `running` says.
+///
+/// # Errors
+/// [`SchemaError`].
+pub async fn prepare_with<S: Store, C: Clock>(
+    store: &S,
+    clock: &C,
+    node: &NodeName,
+    running: RunningGuests,
+) -> Result<Prepared, SchemaError> {
     for _ in 0..ATTEMPTS {
         let tried = match store.get(&keys::schema().version()).await? {
             None => initialise(store).await,
             Some(found) if found.value == LATEST => make_good(store).await,
             Some(found) if found.value > LATEST => Err(SchemaError::TooNew { found: found.value }),
             Some(found) if found.value < REFERENCE => Err(SchemaError::TooOld { found: found.value }),
-            Some(_) => migrate(store, clock, node).await,
+            Some(_) => migrate(store, clock, node, running).await,
         };
         match tried {
             // Someone else wrote the same, or we did and do not know: look again.
@@ -254,12 +279,17 @@ pub async fn missing<S: Store>(store: &S, txn: Txn) -> Result<Txn, ReadError> {
     Ok(missing)
 }
 
-async fn migrate<S: Store, C: Clock>(store: &S, clock: &C, node: &NodeName) -> Result<Prepared, SchemaError> {
+async fn migrate<S: Store, C: Clock>(
+    store: &S,
+    clock: &C,
+    node: &NodeName,
+    running: RunningGuests,
+) -> Result<Prepared, SchemaError> {
     let version = keys::schema().version();
     let lock = exclusive_lock(store, clock, &version, node.as_str())
         .acquire(LOCK_TIMEOUT)
         .await?;
-    let outcome = migrate_locked(store, &lock, node).await;
+    let outcome = migrate_locked(store, &lock, node, running).await;
     lock.release().await;
     outcome
 }
@@ -268,6 +298,7 @@ async fn migrate_locked<S: Store>(
     store: &S,
     lock: &LockGuard<S>,
     node: &NodeName,
+    running: RunningGuests,
 ) -> Result<Prepared, SchemaError> {
     let write = async |txn: Txn| store.commit(txn).await.map_err(SchemaError::Write);
     let version = store.require(&keys::schema().version()).await?;
@@ -285,7 +316,11 @@ async fn migrate_locked<S: Store>(
         return Ok(Prepared::WaitingFor { nodes: behind });
     }
     let guests = store.children_as(&keys::domains()).await?;
-    refuse_running(store, &guests).await?;
+    match running {
+        RunningGuests::Refuse => refuse_running(store, &guests).await?,
+        // SAFETY(fencing): no agent of ours starts anything before all have said what runs where.
+        RunningGuests::WillBeAdopted => {}
+    }
 
     let nodes = store.children_as(&keys::nodes()).await?;
     let additions = nodes
@@ -364,4 +399,44 @@ fn surely_stopped(state: VmState) -> bool {
         | VmState::Restore
         | VmState::Delete => false,
     }
+}
+
+/// Writes an order to adopt, also into a store that still has the schema of PVC 1.0.3 (where nobody else looks at it).
+///
+/// # Errors
+/// [`SchemaError::Read`] or [`SchemaError::Write`].
+pub async fn order_adoption<S: Store>(store: &S, order: &AdoptOrder) -> Result<(), SchemaError> {
+    let key = keys::config().adopt();
+    for _ in 0..ATTEMPTS {
+        let order = Some(order.clone());
+        let txn = match store.get(&key).await? {
+            Some(found) => Txn::new().set(&key, &order, found.version),
+            None => Txn::new().create(&key, &order),
+        };
+        match store.commit(txn).await {
+            Ok(_) => return Ok(()),
+            Err(
+                StoreError::NodeExists { .. } | StoreError::BadVersion { .. } | StoreError::Unknown { .. },
+            ) => {}
+            Err(error) => return Err(SchemaError::Write(error)),
+        }
+    }
+    Err(SchemaError::Contended)
+}
+
+/// When each node's agent of PVC 1.0.3 last wrote its keepalive: compared twice, it tells who still runs.
+///
+/// # Errors
+/// [`SchemaError::Read`].
+pub async fn keepalive_versions<S: Store>(
+    store: &S,
+) -> Result<BTreeMap<NodeName, ZnodeVersion>, SchemaError> {
+    let nodes = store.children_as(&keys::nodes()).await?;
+    let keys: Vec<_> = nodes.iter().map(|node| keys::node(node).keepalive()).collect();
+    let found = store.get_many(&keys).await?;
+    Ok(nodes
+        .into_iter()
+        .zip(found)
+        .filter_map(|(node, found)| Some((node, found?.version)))
+        .collect())
 }

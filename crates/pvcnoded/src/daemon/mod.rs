@@ -12,11 +12,13 @@
 //! are confirmed, `run`. Stop: `shutdown`, the role is handed over, `stop`. Guests are never touched by either (I8).
 
 mod addresses;
+mod adopt;
 mod drop_role;
 mod guests;
 mod lease_thread;
 mod services;
 
+pub use adopt::order_adoption;
 pub use drop_role::drop_role;
 
 use std::future::Future;
@@ -28,7 +30,7 @@ use pvc_common::clock::{Clock as _, HostClock};
 use pvc_common::command::HostCommandRunner;
 use pvc_common::config::{Config, NetworkKind, UpstreamProbeKind};
 use pvc_common::keys;
-use pvc_common::schema::{self, Prepared};
+use pvc_common::schema::{self, Prepared, SchemaError};
 use pvc_common::store::zookeeper::{ZooKeeperOptions, ZooKeeperStore};
 use pvc_common::store::{Store as _, StoreExt as _, Txn};
 use pvc_core::ids::{Incarnation, NodeName};
@@ -45,9 +47,11 @@ use crate::bmc::{BmcSettings, BmcWatch};
 use crate::drain::{DrainParts, DrainRounds};
 use crate::fence::{FenceParts, FenceSettings, Fencer, OwnFence};
 use crate::heartbeat::Heartbeat;
+use crate::hold::{HoldKeeper, HoldParts, MemoryFile, adopt_earlier_release};
 use crate::host::BmcAccess;
 use crate::host::ceph::{CephAccess, CephCommands};
 use crate::host::identity::{IdentityFiles, begin_life};
+use crate::host::libvirt::Libvirt;
 use crate::host::network::{KernelNetwork, ensure_bridges};
 use crate::host::power::Ipmitool;
 use crate::host::power::machine::HostGuid;
@@ -58,6 +62,8 @@ use crate::upstream::UpstreamWatcher;
 use guests::Guests;
 use lease_thread::LeaseThread;
 
+/// What outlasts a reboot.
+const STATE_DIRECTORY: &str = "/var/lib/pvc";
 /// A new node takes guests at once if this file is there (as with PVC 1.0.3).
 const AUTOREADY_FILE: &str = "/etc/pvc/autoready";
 /// Between two tries to reach a store that does not answer.
@@ -151,6 +157,8 @@ fn prepare_host(config: &Config) -> anyhow::Result<()> {
 async fn tell_when_running(agent: AgentState) {
     loop {
         match agent.phase() {
+            // On hold it takes no part; the loop of the hold says so.
+            AgentPhase::Running if agent.hold().is_on() => {}
             AgentPhase::Running => {
                 info!("node runs");
                 tell_systemd(&[NotifyState::Status("running")]);
@@ -196,13 +204,28 @@ impl Daemon {
         let store = ZooKeeperStore::connect(store_options(&self.config));
         let guests = Guests::new(&self.config, &self.incarnation, &agent, store.clone())?;
 
+        let mut hold = HoldKeeper::new(HoldParts {
+            store: store.clone(),
+            clock: HostClock,
+            hypervisor: guests.statistics(),
+            me: self.config.node.clone(),
+            incarnation: self.incarnation.clone(),
+            agent: agent.clone(),
+            file: MemoryFile::in_directory(std::path::Path::new(STATE_DIRECTORY)),
+        });
+
         let registered = tokio::select! {
             biased;
             () = &mut stop => return Ok(()),
-            registered = self.join_cluster(&store, &agent) => registered?,
+            registered = self.join_cluster(&store, &agent, &mut hold) => registered?,
         };
         let hearing = Hearing::new();
         let mut lost = leases.hold(&self.config, &self.incarnation, &agent, registered, &hearing)?;
+        tokio::select! {
+            biased;
+            () = &mut stop => return Ok(()),
+            () = say_whether_on_hold(&mut hold) => {}
+        }
         let (stop_guests, guests_stop) = watch::channel(false);
         let mut guests = guests.prepare().await;
         let heartbeat = Heartbeat::new(&self.config, store.clone(), agent.clone(), guests.statistics());
@@ -223,6 +246,7 @@ impl Daemon {
         loops.spawn(self.drain(&store, &agent).run());
         loops.spawn(watch_bmc(&self.config, &store));
         loops.spawn(tell_when_running(agent.clone()));
+        loops.spawn(hold.run(|status| tell_systemd(&[NotifyState::Status(status)])));
         if let Some(upstream) = watch_upstream(&self.config, &store, &agent) {
             loops.spawn(upstream);
         }
@@ -302,6 +326,7 @@ impl Daemon {
         &self,
         store: &ZooKeeperStore,
         agent: &AgentState,
+        hold: &mut HoldKeeper<ZooKeeperStore, HostClock, Libvirt>,
     ) -> anyhow::Result<pvc_core::ids::ZnodeVersion> {
         let registrant = Registrant {
             node: self.config.node.clone(),
@@ -319,7 +344,7 @@ impl Daemon {
         let mut said = None;
         loop {
             store.wait_connected(STORE_RETRY * 5).await;
-            let trouble = match self.try_join(store, agent, &registrant).await {
+            let trouble = match self.try_join(store, agent, hold, &registrant).await {
                 Ok(version) => return Ok(version),
                 Err(JoinError::Final(error)) => return Err(error),
                 Err(JoinError::Later(reason)) => reason,
@@ -337,10 +362,13 @@ impl Daemon {
         &self,
         store: &ZooKeeperStore,
         agent: &AgentState,
+        hold: &mut HoldKeeper<ZooKeeperStore, HostClock, Libvirt>,
         registrant: &Registrant,
     ) -> Result<pvc_core::ids::ZnodeVersion, JoinError> {
         match schema::prepare(store, &HostClock, &self.config.node).await {
             Ok(Prepared::WaitingFor { nodes }) => {
+                // Another node may migrate the store, guests and all, before this one looks again.
+                hold.found_earlier_release(0).await;
                 let names: Vec<_> = nodes.iter().map(NodeName::to_string).collect();
                 return Err(JoinError::Later(format!(
                     "the store has the schema of an earlier release; waiting for its agents on {}",
@@ -348,8 +376,19 @@ impl Daemon {
                 )));
             }
             Ok(Prepared::Initialised | Prepared::Migrated { .. } | Prepared::AlreadySo) => {}
+            Err(SchemaError::UnownedGuests { count, .. }) => {
+                hold.found_earlier_release(u32::try_from(count).unwrap_or(u32::MAX))
+                    .await;
+                let keepalive = self.config.timers.keepalive_interval;
+                adopt_earlier_release(store, &HostClock, &self.config.node, keepalive)
+                    .await
+                    .map_err(JoinError::Later)?;
+            }
             Err(error) => return Err(JoinError::Later(chain(&error))),
         }
+        hold.before_registration()
+            .await
+            .map_err(|error| JoinError::Later(chain(&error)))?;
         self.name_cluster(store).await;
         self.publish_selector(store).await;
         register(store, &HostClock, registrant, agent.node_right())
@@ -441,6 +480,14 @@ impl Daemon {
         if HostClock.timeout(SUCCESSOR_WITHIN, named).await.is_none() {
             warn!("no other node has taken the primary role yet");
         }
+    }
+}
+
+/// Others take a life that has said nothing for one that may be on hold, so this is said before anything is done.
+async fn say_whether_on_hold(hold: &mut HoldKeeper<ZooKeeperStore, HostClock, Libvirt>) {
+    while let Err(error) = hold.after_registration().await {
+        warn!(%error, "failed to say whether this node is on hold");
+        HostClock.sleep(STORE_RETRY).await;
     }
 }
 

@@ -255,7 +255,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
 
     /// SAFETY(fencing): outside commands end before this node's right to act does.
     pub(super) fn may_act(&self) -> Result<(), FenceError> {
-        if self.agent.node_right().holds_for(self.clock.now(), COMMAND_LIMIT) {
+        if self.agent.node_right().holds_for(self.clock.now(), COMMAND_LIMIT) && !self.agent.hold().is_on() {
             Ok(())
         } else {
             Err(FenceError::NoRight)

@@ -92,7 +92,10 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
         let domains = self.read_domains().await;
         let vms: Vec<VmId> = self.parts.store.children_as(&keys::domains()).await?;
         let fence_key = keys::fence(&self.parts.me);
-        let mut fence = self.parts.store.read_many(&[fence_key.path().to_owned()]).await?;
+        let lease_key = keys::lease_node(&self.parts.me);
+        let own = [fence_key.path().to_owned(), lease_key.path().to_owned()];
+        let mut fence = self.parts.store.read_many(&own).await?;
+        let own_lease = fence.pop().flatten().map(|lease| lease.modified.0);
         let mut znodes = Vec::new();
         for part in vms.chunks(GUESTS_PER_READ) {
             // Of one guest all is read as of one moment; of two it need not be.
@@ -106,6 +109,10 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
             znodes.extend(self.parts.store.read_many(&paths).await?);
         }
         let fence = fence_key.decode_required(fence.pop().flatten().as_ref())?;
+        if self.parts.agent.hold().is_older(own_lease) {
+            debug!("this reading of the store is older than an earlier one: nothing follows from it");
+            return Ok(Vec::new());
+        }
         let now = self.parts.clock.now();
         let barred = fence
             .value
