@@ -149,6 +149,14 @@ pub enum StorageTrack {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         not_covered: Vec<VmId>,
     },
+    /// Every client is barred in this map. The OSDs were not asked, since the power proof had come by then; so this is no
+    /// proof by itself.
+    Entered {
+        /// The epoch of the OSD map.
+        epoch: u64,
+        /// How many clients were barred.
+        clients: u32,
+    },
     /// Some client may not be barred.
     Failed {
         /// What happened.
@@ -266,7 +274,10 @@ impl FenceRecord {
         };
         let storage = match self.storage {
             StorageTrack::Untried | StorageTrack::Unavailable { .. } => false,
-            StorageTrack::Barring | StorageTrack::Barred { .. } | StorageTrack::Failed { .. } => true,
+            StorageTrack::Barring
+            | StorageTrack::Entered { .. }
+            | StorageTrack::Barred { .. }
+            | StorageTrack::Failed { .. } => true,
         };
         let proven = match self.phase {
             FencePhase::Suspected | FencePhase::Proving | FencePhase::Abandoned { .. } => false,

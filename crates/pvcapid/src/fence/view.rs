@@ -64,6 +64,7 @@ fn not_covered(record: &FenceRecord) -> usize {
         StorageTrack::Untried
         | StorageTrack::Unavailable { .. }
         | StorageTrack::Barring
+        | StorageTrack::Entered { .. }
         | StorageTrack::Failed { .. } => 0,
     }
 }
@@ -280,7 +281,9 @@ fn storage_missing(track: &StorageTrack) -> String {
         StorageTrack::Untried => "Storage: not tried yet".to_owned(),
         StorageTrack::Unavailable { reason } => format!("Storage: can not be had: {reason}"),
         StorageTrack::Barring => "Storage: not every OSD knows yet that its clients are barred".to_owned(),
-        StorageTrack::Barred { .. } => "Storage: its clients are barred".to_owned(),
+        StorageTrack::Entered { .. } | StorageTrack::Barred { .. } => {
+            "Storage: its clients are barred".to_owned()
+        }
         StorageTrack::Failed { reason } => format!("Storage: failed: {reason}"),
     }
 }
@@ -311,6 +314,10 @@ fn storage(track: &StorageTrack) -> FenceTrack {
                 0 => format!("{clients} clients, in OSD map {epoch}"),
                 guests => format!("{clients} clients, in OSD map {epoch}; {guests} guests are not covered"),
             },
+        ),
+        StorageTrack::Entered { epoch, clients } => (
+            "entered",
+            format!("{clients} clients barred (map {epoch}); the OSDs were not asked, since it is off"),
         ),
         StorageTrack::Failed { reason } => ("failed", reason.clone()),
     };

@@ -7,12 +7,14 @@
 //! * `book`: the one way in which a record is written: under the lock, on its version.
 //! * `seek`: the proofs by power and by storage, both at once.
 //! * `recover`: the guests of a dead boot, each by itself.
+//! * `faults`: what an administrator is told.
 //! * [`OwnFence`]: the other side: what a node does that is, or was, fenced.
 //!
 //! Order (ha-protocol): suspicion on record → intent on record → act → result on record → proven → every guest has
 //! another owner or is parked → the node is switched on again.
 
 mod book;
+mod faults;
 mod own;
 mod recover;
 mod rounds;

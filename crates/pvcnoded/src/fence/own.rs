@@ -13,6 +13,7 @@ use pvc_core::fence::{AbandonReason, FencePhase, FenceRecord};
 use pvc_core::ids::{Incarnation, NodeName, ZnodeVersion};
 use tracing::{debug, info, warn};
 
+use super::faults::tell;
 use crate::agent::{AgentPhase, AgentState};
 use crate::registration::wall_seconds;
 
@@ -88,31 +89,41 @@ impl<S: Store, C: Clock, E: Fn() -> bool + Send> OwnFence<S, C, E> {
         };
         if !record.bars(&self.incarnation) {
             self.take_part();
+            if matches!(record.phase, FencePhase::Done { .. }) && record.returned.is_none() {
+                self.say_returned(&record, seen.version).await?;
+            }
             return Ok(());
         }
         match self.standing(&record) {
             Barred::Suspected => self.answer(&record, seen.version).await?,
             Barred::OutOfIt => self.stand_aside(&record),
-            Barred::MayReturn => {
-                let mut returned = record.clone();
-                returned.returned = Some(self.incarnation.clone());
-                returned.note(
-                    wall_seconds(&self.clock),
-                    &self.me,
-                    "it is back, and runs nothing of its old life",
-                );
-                match self
-                    .store
-                    .commit(Txn::new().set(&key, &Some(returned), seen.version))
-                    .await
-                {
-                    Ok(_) => self.take_part(),
-                    Err(StoreError::BadVersion { .. }) => debug!("the own fence record moved meanwhile"),
-                    Err(error) => return Err(error.into()),
-                }
-            }
+            Barred::MayReturn => self.say_returned(&record, seen.version).await?,
         }
         Ok(())
+    }
+
+    /// The fence is over: this life runs nothing of the one that was fenced.
+    async fn say_returned(&self, record: &FenceRecord, version: ZnodeVersion) -> Result<(), ReadError> {
+        let mut returned = record.clone();
+        returned.returned = Some(self.incarnation.clone());
+        returned.note(
+            wall_seconds(&self.clock),
+            &self.me,
+            "it is back, and runs nothing of its old life",
+        );
+        let txn = Txn::new().set(&keys::fence(&self.me), &Some(returned), version);
+        match self.store.commit(txn).await {
+            Ok(_) => {
+                self.take_part();
+                tell(&self.store, &self.clock, &self.me, None).await;
+                Ok(())
+            }
+            Err(StoreError::BadVersion { .. }) => {
+                debug!("the own fence record moved meanwhile");
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// A suspicion, with nothing done yet: this life renews its lease, so it ends the suspicion itself. Two fencers that
@@ -132,6 +143,7 @@ impl<S: Store, C: Clock, E: Fn() -> bool + Send> OwnFence<S, C, E> {
         match self.store.commit(txn).await {
             Ok(_) => {
                 self.take_part();
+                tell(&self.store, &self.clock, &self.me, None).await;
                 Ok(())
             }
             Err(StoreError::BadVersion { .. }) => Ok(()),

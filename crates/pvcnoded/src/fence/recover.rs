@@ -191,10 +191,12 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         let lock = book.lock;
         let hold = &Hold {
             lock,
-            recorded_are_barred: book
-                .record
-                .as_ref()
-                .is_some_and(|record| matches!(record.storage, StorageTrack::Barred { .. })),
+            recorded_are_barred: book.record.as_ref().is_some_and(|record| {
+                matches!(
+                    record.storage,
+                    StorageTrack::Barred { .. } | StorageTrack::Entered { .. }
+                )
+            }),
         };
         let mut cleared = stream::iter(concerned)
             .map(|(guest, fate)| async move {

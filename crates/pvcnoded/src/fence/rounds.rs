@@ -21,6 +21,7 @@ use pvc_core::time::BootTime;
 use tracing::{debug, info, warn};
 
 use super::book::{FenceBook, FenceError};
+use super::faults::{StoppedNodes, tell};
 use super::seek::{Seen, Victim, order_on};
 use super::{BACK_OFF, FenceParts};
 use crate::agent::AgentPhase;
@@ -62,6 +63,7 @@ pub struct Fencer<S, C, P, T> {
     memory: BTreeMap<NodeName, Memory>,
     in_maintenance: bool,
     unparked_at: BootTime,
+    stopped: StoppedNodes,
 }
 
 /// All nodes and records as one round sees them.
@@ -85,6 +87,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
             memory: BTreeMap::new(),
             in_maintenance: false,
             unparked_at: now,
+            stopped: StoppedNodes::default(),
         }
     }
 
@@ -127,6 +130,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
         if own_fence.is_some_and(|record| record.bars(&self.parts.incarnation)) {
             return Ok(());
         }
+        self.stopped.look(&self.parts, sight.now, &sight.standings).await;
         let unpark = sight.fences.values().any(|record| !record.parked.is_empty())
             && sight.now.since(self.unparked_at) >= UNPARK_EVERY;
         let due: Vec<NodeName> = sight
@@ -154,6 +158,9 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
         };
         for victim in due {
             let outcome = self.carry_on(&lock, &victim).await;
+            if let Ok(seen) = self.parts.store.require(&keys::fence(&victim)).await {
+                tell(&self.parts.store, &self.parts.clock, &victim, seen.value.as_ref()).await;
+            }
             if let Err(error) = outcome {
                 warn!(node = %victim, %error, source = %source_of(&error), "a fence does not go on now");
                 // Others may be able to do what this one is not.

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures::future::{Either, join_all, select};
@@ -31,7 +32,7 @@ const OFF_WITHIN: Duration = Duration::from_secs(8);
 /// How much longer than the power proof the storage cluster may take: its entries make the recovery quicker.
 const STORAGE_AFTER_POWER: Duration = Duration::from_secs(4);
 /// How long the whole storage proof may take.
-const STORAGE_WITHIN: Duration = Duration::from_secs(20);
+const STORAGE_WITHIN: Duration = Duration::from_secs(60);
 /// How long the look for clients that are not on record may take.
 const LIST_WITHIN: Duration = Duration::from_secs(3);
 /// How often the OSDs are asked whether they know the map.
@@ -175,9 +176,14 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         lease_version: ZnodeVersion,
         (power, storage): (bool, bool),
     ) -> (Option<Result<(), Failed>>, Option<Result<Barred, Failed>>) {
+        let is_off = AtomicBool::new(false);
         let power = async {
             match &victim.bmc {
-                Ok(bmc) if power => Some(self.order_off(book, victim, bmc, lease_version).await),
+                Ok(bmc) if power => {
+                    let outcome = self.order_off(book, victim, bmc, lease_version).await;
+                    is_off.store(outcome.is_ok(), Ordering::Relaxed);
+                    Some(outcome)
+                }
                 Ok(_) | Err(_) => None,
             }
         };
@@ -185,7 +191,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             if !storage {
                 return None;
             }
-            let barring = self.bar_clients(book, victim);
+            let barring = self.bar_clients(book, victim, &is_off);
             Some(match self.clock.timeout(STORAGE_WITHIN, barring).await {
                 Some(outcome) => outcome,
                 None => Err(Failed::after(format!(
@@ -327,7 +333,12 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
 
     /// The storage proof: bars every client on record and every one that is listed at its address, and waits until each
     /// OSD that is up knows.
-    async fn bar_clients(&self, book: &FenceBook<'_, S, C>, victim: &Victim) -> Result<Barred, Failed> {
+    async fn bar_clients(
+        &self,
+        book: &FenceBook<'_, S, C>,
+        victim: &Victim,
+        is_off: &AtomicBool,
+    ) -> Result<Barred, Failed> {
         let (belongings, mut not_covered) = self.belongings(victim).await.map_err(Failed::before)?;
         let mut clients: BTreeSet<CephClient> = BTreeSet::new();
         if stands(Protection::BlocklistRecordedClients) {
@@ -350,10 +361,13 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         self.may_act().map_err(Failed::before)?;
         let epoch = self.storage.blocklist(&clients).await.map_err(Failed::after)?;
         info!(node = %victim.node, clients = clients.len(), ?epoch, "its Ceph clients are barred");
-        if stands(Protection::EveryOsdKnows) {
+        // What has no power writes nothing, whatever an OSD knows: nobody waits for the OSDs then.
+        let osds_know = !is_off.load(Ordering::Relaxed);
+        if osds_know && stands(Protection::EveryOsdKnows) {
             self.wait_for_osds(victim, epoch).await.map_err(Failed::after)?;
         }
         Ok(Barred {
+            osds_know,
             epoch,
             clients: u32::try_from(clients.len()).unwrap_or(u32::MAX),
             not_covered,
@@ -448,6 +462,11 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         }
         match storage {
             None => {}
+            Some(Ok(barred)) if !barred.osds_know => {
+                let (epoch, clients) = (barred.epoch.0, barred.clients);
+                book.change(|record| record.storage = StorageTrack::Entered { epoch, clients });
+                book.note(format!("its {clients} Ceph clients are barred (map {epoch})"));
+            }
             Some(Ok(barred)) => {
                 proven = true;
                 let text = format!(
@@ -535,6 +554,8 @@ impl Failed {
 /// What came of barring.
 #[derive(Debug)]
 struct Barred {
+    /// Whether every OSD has said that it knows.
+    osds_know: bool,
     epoch: MapEpoch,
     clients: u32,
     not_covered: Vec<VmId>,

@@ -32,6 +32,10 @@ const PARALLEL_COMMANDS: usize = 16;
 /// How long it is taken for granted that an entry that was seen in the map is still there: recovery asks once more for
 /// clients that the proof has just barred, and each question costs 0.3 s of a processor.
 const REMEMBERED: Duration = Duration::from_secs(60);
+/// Between two changes of the OSD map.
+const MAP_PACE: Duration = Duration::from_secs(1);
+/// For how many more of these a long list is waited for.
+const MOST_ROUNDS: u32 = 40;
 /// `rbd` ends with the number of its error: ENOENT.
 const NO_ENTRY: Exit = Exit::Code(libc::ENOENT);
 
@@ -199,6 +203,16 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
             return Ok(epoch);
         }
         let seen = HostClock.now();
+        // Of a long list some may be barred already, by a try that did not come to its end: each goes on from there.
+        let known = if missing.len() > PARALLEL_COMMANDS {
+            self.map("read the blocklist").await?.blocklist
+        } else {
+            BTreeMap::new()
+        };
+        let missing: Vec<CephClient> = missing
+            .into_iter()
+            .filter(|client| !known.get(client).is_some_and(|entry| entry.lasts()))
+            .collect();
         let mut outcomes = stream::iter(missing)
             .map(|client| async move { self.bar(&client).await })
             .buffer_unordered(PARALLEL_COMMANDS);
@@ -361,8 +375,16 @@ impl<R: CommandRunner + Clone + 'static> Storage for CephCommands<R> {
     }
 
     async fn blocklist(&self, clients: &[CephClient]) -> Result<MapEpoch, StorageError> {
-        self.within_limit("blocklist clients", self.bar_all(clients))
-            .await
+        // Changes of the map are paced to about one a second, each with what has come in by then.
+        let rounds = u32::try_from(clients.len() / PARALLEL_COMMANDS).unwrap_or(u32::MAX);
+        let limit = self.access.call_limit + MAP_PACE * rounds.min(MOST_ROUNDS);
+        match HostClock.timeout(limit, self.bar_all(clients)).await {
+            Some(outcome) => outcome,
+            None => Err(failed(
+                "blocklist clients",
+                format_args!("no answer within {limit:?}"),
+            )),
+        }
     }
 
     async fn osds(&self) -> Result<Vec<OsdState>, StorageError> {
