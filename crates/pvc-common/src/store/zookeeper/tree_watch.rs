@@ -41,31 +41,59 @@ impl Watch for ZooKeeperWatch {
     }
 }
 
-/// Sets the watch in one session after another. Events are counted, not kept, so a slow reader costs nothing.
+/// Sets the watch in one session after another, and anew after each reconnection: the library (0.11.2) forgets to set
+/// persistent watches again, and without them every change would be noticed by a timer only. Events are counted, not
+/// kept, so a slow reader costs nothing.
 async fn follow(
     current: watch::Receiver<Current>,
     path: &str,
     deadline: Duration,
     hints: &watch::Sender<u64>,
 ) {
+    // Kept until the next one is set: dropping the last one of a path takes the watch from the server.
+    let mut before = None;
     loop {
         let client = connected(current.clone()).await;
         let set = client.watch(path, zk::AddWatchMode::PersistentRecursive);
         match HostClock.timeout(deadline, set).await {
             Some(Ok(mut watcher)) => {
+                drop(before.take());
                 // What happened before it was set went unseen.
                 hint(hints);
-                // The library panics when a watcher is asked again after the session's last event.
-                while !is_last(&watcher.changed().await) {
-                    hint(hints);
+                if until_lost(&mut watcher, hints).await == Lost::WithConnection {
+                    before = Some(watcher);
                 }
-                hint(hints);
             }
             Some(Err(error)) => {
                 tracing::debug!(path, %error, "watch could not be set");
                 HostClock.sleep(SET_AGAIN).await;
             }
             None => tracing::debug!(path, "watch could not be set in time"),
+        }
+    }
+}
+
+/// How a watch was lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lost {
+    /// Its session has ended.
+    WithSession,
+    /// The connection was lost, and there is a new one.
+    WithConnection,
+}
+
+async fn until_lost(watcher: &mut zk::PersistentWatcher, hints: &watch::Sender<u64>) -> Lost {
+    loop {
+        let event = watcher.changed().await;
+        hint(hints);
+        // The library panics when a watcher is asked again after the session's last event.
+        if is_last(&event) {
+            return Lost::WithSession;
+        }
+        if event.event_type == zk::EventType::Session
+            && event.session_state == zk::SessionState::SyncConnected
+        {
+            return Lost::WithConnection;
         }
     }
 }
