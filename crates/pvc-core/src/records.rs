@@ -131,9 +131,32 @@ pub struct Incoming {
     pub incarnation: Incarnation,
     /// The Ceph clients of the receiving process.
     pub ceph_clients: CephClients,
+    /// How far the two sides have come.
+    #[serde(default, skip_serializing_if = "HandOver::is_offered")]
+    pub hand_over: HandOver,
 }
 
 impl Record for Incoming {}
+
+/// How far source and target of a migration have come. Each word is written by one side and waited for by the other.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HandOver {
+    /// Written by the source: may I send it?
+    #[default]
+    Offered,
+    /// Written by the target: it is alive, fit, and has no process of this guest.
+    Accepted,
+    /// Written by the source: its process of this guest has ended. It will never run there again, so the target may
+    /// make itself owner.
+    SourceGone,
+}
+
+impl HandOver {
+    fn is_offered(&self) -> bool {
+        *self == HandOver::Offered
+    }
+}
 
 /// Whether a node reaches the upstream network, as it sees it itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -330,8 +353,20 @@ mod tests {
                 target: NodeName::new("hv3").unwrap(),
                 incarnation: incarnation(),
                 ceph_clients: CephClients::Unknown,
+                hand_over: HandOver::Offered,
             },
             &format!(r#"{{"v":1,"target":"hv3","incarnation":{who},"ceph_clients":"unknown"}}"#),
+        );
+        check(
+            &Incoming {
+                target: NodeName::new("hv3").unwrap(),
+                incarnation: incarnation(),
+                ceph_clients: CephClients::Unrecorded,
+                hand_over: HandOver::SourceGone,
+            },
+            &format!(
+                r#"{{"v":1,"target":"hv3","incarnation":{who},"ceph_clients":"unrecorded","hand_over":"source_gone"}}"#
+            ),
         );
         let owner = |ceph_clients| Owner {
             node: NodeName::new("hv2").unwrap(),

@@ -11,9 +11,9 @@ use pvcnoded::host::fake::power::FakePower;
 use pvcnoded::host::fake::{FakeHypervisor, FakeNetwork, FakeStorage};
 use pvcnoded::host::power::{BmcAccess, PowerControl, PowerError, PowerState};
 use pvcnoded::host::{
-    AddressOutcome, Changed, DomainStatus, GuestProcess, GuestStatistics, HostNetwork, Hypervisor,
-    HypervisorError, MapEpoch, NetworkError, OsdDown, OsdState, RbdLock, RoleAddress, Storage, StorageError,
-    VolumeUse,
+    AddressOutcome, Changed, DomainStatus, EndBy, GuestProcess, GuestStatistics, HostNetwork, Hypervisor,
+    HypervisorError, JobReading, MapEpoch, MigrationOrder, NetworkError, OsdDown, OsdState, RbdLock,
+    RoleAddress, Storage, StorageError, VolumeUse,
 };
 
 use crate::hooks::{Gate, Pass};
@@ -243,6 +243,30 @@ impl Hypervisor for SimHypervisor {
             self.say(vm, "destroyed");
         }
         self.gate.after("destroy", None).await;
+        outcome
+    }
+
+    async fn send(&self, vm: VmId, order: &MigrationOrder) -> Result<(), HypervisorError> {
+        self.before("send", 1, 20).await?;
+        self.say(vm, "is being sent");
+        self.inner.send(vm, order).await
+    }
+
+    async fn sending(&self, vm: VmId) -> JobReading {
+        self.inner.sending(vm).await
+    }
+
+    async fn cancel_sending(&self, vm: VmId) -> Result<Changed, HypervisorError> {
+        self.before("cancel-sending", 1, 20).await?;
+        self.inner.cancel_sending(vm).await
+    }
+
+    fn end_process(&self, process: &GuestProcess, by: EndBy) -> std::io::Result<Changed> {
+        // Always after an order to libvirt, which was judged.
+        let outcome = self.inner.end_process(process, by);
+        if let Ok(Changed::Done) = outcome {
+            self.say(process.vm, "ended by its process id");
+        }
         outcome
     }
 

@@ -4,9 +4,11 @@ use std::fmt;
 use std::time::Duration;
 
 use super::local::{DomainReading, DomainStatus, PauseReason, Presence};
+use super::migrate::{CallOff, Move, names_me, wanted_move};
 use crate::ids::{Incarnation, NodeName, ZnodeVersion};
-use crate::records::{CephClients, Owner};
-use crate::states::VmState;
+use crate::protection::{Protection, stands};
+use crate::records::{CephClients, HandOver, Incoming, Owner};
+use crate::states::{DaemonState, MigrationMethod, VmState};
 use crate::time::BootTime;
 
 /// A guest's record, all as of one moment.
@@ -24,6 +26,16 @@ pub struct VmRecord {
     pub owner: Option<Owner>,
     /// The version of `owner`.
     pub owner_version: ZnodeVersion,
+    /// The node to which it should return.
+    pub last_node: Option<NodeName>,
+    /// The version of `last_node`.
+    pub last_node_version: ZnodeVersion,
+    /// How it may be moved.
+    pub migration_method: MigrationMethod,
+    /// Where it is moving to.
+    pub incoming: Option<Incoming>,
+    /// The version of `incoming`.
+    pub incoming_version: ZnodeVersion,
 }
 
 /// Whether this node may start guests.
@@ -87,6 +99,19 @@ pub struct VmView<'a> {
     pub shutdown_timeout: Duration,
     /// How often it died lately.
     pub history: RestartHistory,
+    /// Whether this boot of this node has been fenced: others have its guests, or are about to.
+    pub evidence: FenceEvidence,
+    /// What stands in the store as this node's state. Others write it too, and it proves nothing.
+    pub daemon_state: DaemonState,
+}
+
+/// Whether this boot of this node has been fenced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FenceEvidence {
+    /// Nothing says so.
+    None,
+    /// A fence record names this boot, in phase proven or later.
+    OnRecord,
 }
 
 /// Why nothing is to be done.
@@ -120,6 +145,10 @@ pub enum Calm {
     LibvirtForgot,
     /// `/proc` could not be read.
     ProcessesUnknown,
+    /// It is on its way to that node, which has all of it.
+    HandedOver(NodeName),
+    /// Nobody owns it, and that node is still on record as its target.
+    ExpectedElsewhere(NodeName),
 }
 
 /// Why a process is ended.
@@ -138,6 +167,10 @@ pub enum DestroyReason {
     ClientsNotRecorded,
     /// It has crashed.
     Crashed,
+    /// This boot of this node has been fenced.
+    Fenced,
+    /// It is what is left of a migration, and no licence for it is on record.
+    HalfOfMigration,
 }
 
 impl fmt::Display for DestroyReason {
@@ -149,6 +182,8 @@ impl fmt::Display for DestroyReason {
             DestroyReason::Unowned => f.write_str("nobody owns it and it should run elsewhere"),
             DestroyReason::ClientsNotRecorded => f.write_str("its Ceph clients were never recorded"),
             DestroyReason::Crashed => f.write_str("it has crashed"),
+            DestroyReason::Fenced => f.write_str("this node has been fenced"),
+            DestroyReason::HalfOfMigration => f.write_str("it is left of a migration that has ended"),
         }
     }
 }
@@ -182,6 +217,16 @@ pub enum VmStep {
     Settle(VmState),
     /// It died too often: leave it alone until somebody looks.
     FailDying,
+    /// It runs here and should run elsewhere, or is on its way: see to it, as [`super::next_send_step`] says.
+    Send,
+    /// It is on its way here: see to it, as [`super::next_receive_step`] says.
+    Receive,
+    /// It was being sent, and its process is gone: say so to the target.
+    SayGone,
+    /// It can't be moved: put the record back as it was before the request.
+    CallOff(CallOff),
+    /// This node is on record as its target, and it is not coming: take that off the record.
+    GiveBack,
 }
 
 /// What this node does next about one guest. Same view, same step.
@@ -215,17 +260,41 @@ fn ownership<'a>(view: &VmView<'a>) -> Ownership<'a> {
     }
 }
 
+/// Whether this node is where the guest is moving to.
+fn comes_here(view: &VmView<'_>) -> bool {
+    let incoming = view.record.incoming.as_ref();
+    incoming.is_some_and(|incoming| names_me(incoming, view.me, view.incarnation))
+}
+
+fn fenced(view: &VmView<'_>) -> bool {
+    match view.evidence {
+        FenceEvidence::OnRecord => true,
+        // Another node's word that this one is dead: it is answered by writing `run`, and ends no guest.
+        FenceEvidence::None => {
+            !stands(Protection::DeadIsNoEvidence) && view.daemon_state == DaemonState::Dead
+        }
+    }
+}
+
 fn next_with_process(view: &VmView<'_>) -> VmStep {
     let belongs_here = view.record.node == *view.me;
+    if fenced(view) {
+        return VmStep::Destroy(DestroyReason::Fenced);
+    }
     match ownership(view) {
+        Ownership::Other(_) if comes_here(view) => VmStep::Receive,
         Ownership::Other(node) => VmStep::Destroy(DestroyReason::OwnedElsewhere(node.clone())),
         Ownership::FormerMachine => VmStep::Destroy(DestroyReason::OwnedElsewhere(view.me.clone())),
+        // Its source was freed without this half's knowledge: who owns it next starts it afresh.
+        Ownership::Nobody if comes_here(view) => VmStep::Destroy(DestroyReason::HalfOfMigration),
         Ownership::Nobody | Ownership::EarlierBoot if belongs_here => next_unowned_process(view),
         Ownership::Nobody | Ownership::EarlierBoot => VmStep::Destroy(DestroyReason::Unowned),
         Ownership::ThisBoot(owner) if owner.ceph_clients == CephClients::Unrecorded => {
             VmStep::Destroy(DestroyReason::ClientsNotRecorded)
         }
         Ownership::ThisBoot(owner) if owner.incarnation != *view.incarnation => VmStep::Confirm,
+        Ownership::ThisBoot(_) if view.record.incoming.is_some() => VmStep::Send,
+        Ownership::ThisBoot(_) if matches!(wanted_move(view.record, view.me), Move::Live(_)) => VmStep::Send,
         Ownership::ThisBoot(owner) => match view.record.state {
             VmState::Start | VmState::Migrate | VmState::MigrateLive | VmState::Unmigrate if belongs_here => {
                 next_running(view, &owner.ceph_clients)
@@ -253,10 +322,14 @@ fn next_unowned_process(view: &VmView<'_>) -> VmStep {
         DomainReading::Is(DomainStatus::Paused(PauseReason::StartingUp)) => {
             VmStep::Destroy(DestroyReason::ClientsNotRecorded)
         }
+        // A side of a migration that nobody answers for any more: the other side may have run.
+        DomainReading::Is(DomainStatus::Paused(PauseReason::Migration)) => {
+            VmStep::Destroy(DestroyReason::HalfOfMigration)
+        }
         DomainReading::Absent
         | DomainReading::Is(
             DomainStatus::Running
-            | DomainStatus::Paused(PauseReason::IoError | PauseReason::Migration | PauseReason::Other)
+            | DomainStatus::Paused(PauseReason::IoError | PauseReason::Other)
             | DomainStatus::ShuttingDown
             | DomainStatus::Off
             | DomainStatus::Crashed,
@@ -269,6 +342,10 @@ fn next_running(view: &VmView<'_>, clients: &CephClients) -> VmStep {
     match view.domain {
         DomainReading::Unknown => VmStep::Leave(Calm::LibvirtSilent),
         DomainReading::Absent | DomainReading::Is(DomainStatus::Off) => VmStep::Leave(Calm::LibvirtForgot),
+        DomainReading::Is(DomainStatus::Running) if view.record.state != VmState::Start => {
+            // A migration that ended here, or was asked for to where it runs already.
+            VmStep::Settle(VmState::Start)
+        }
         DomainReading::Is(DomainStatus::Running | DomainStatus::ShuttingDown) => VmStep::Leave(Calm::Runs),
         DomainReading::Is(DomainStatus::Paused(PauseReason::StartingUp)) => match clients {
             CephClients::Recorded(_) => VmStep::Resume,
@@ -277,9 +354,10 @@ fn next_running(view: &VmView<'_>, clients: &CephClients) -> VmStep {
             CephClients::Unrecorded | CephClients::Unknown => VmStep::Leave(Calm::PausedByHand),
         },
         DomainReading::Is(DomainStatus::Paused(PauseReason::IoError)) => VmStep::Leave(Calm::PausedByIoError),
-        DomainReading::Is(DomainStatus::Paused(PauseReason::Migration | PauseReason::Other)) => {
-            VmStep::Leave(Calm::PausedByHand)
-        }
+        // It was sent away, and nobody has taken it on: what the target got of it may have run. Started afresh, never
+        // resumed.
+        DomainReading::Is(DomainStatus::Paused(PauseReason::Migration)) => VmStep::Send,
+        DomainReading::Is(DomainStatus::Paused(PauseReason::Other)) => VmStep::Leave(Calm::PausedByHand),
         DomainReading::Is(DomainStatus::Crashed) => VmStep::Destroy(DestroyReason::Crashed),
     }
 }
@@ -302,14 +380,40 @@ fn next_shutting_down(view: &VmView<'_>) -> VmStep {
 
 fn next_without_process(view: &VmView<'_>) -> VmStep {
     let belongs_here = view.record.node == *view.me;
+    let incoming = view.record.incoming.as_ref();
+    let names_this_node = incoming.is_some_and(|incoming| incoming.target == *view.me);
+    // Of an earlier boot of this machine nothing is left that could receive. Another machine of this name is none of
+    // ours: a proof of its death frees the guest.
+    let stale = names_this_node
+        && !comes_here(view)
+        && incoming.is_some_and(|incoming| incoming.incarnation.same_machine(view.incarnation));
     match ownership(view) {
+        Ownership::Other(_) if comes_here(view) && !fenced(view) => VmStep::Receive,
+        _ if names_this_node && (comes_here(view) || stale) => VmStep::GiveBack,
         Ownership::Other(node) if belongs_here && view.record.state == VmState::Start => {
-            VmStep::Leave(Calm::OwnedElsewhere(node.clone()))
+            if stands(Protection::StartNeedsOwner) {
+                VmStep::Leave(Calm::OwnedElsewhere(node.clone()))
+            } else {
+                next_unowned(view)
+            }
         }
         Ownership::Other(_) => VmStep::Leave(Calm::NotHere),
         Ownership::FormerMachine => VmStep::Leave(Calm::OwnedByFormerMachine),
-        Ownership::ThisBoot(_) | Ownership::EarlierBoot => next_gone(view),
-        Ownership::Nobody if belongs_here => next_unowned(view),
+        Ownership::ThisBoot(_) | Ownership::EarlierBoot => match incoming {
+            Some(incoming) => match incoming.hand_over {
+                HandOver::SourceGone => VmStep::Leave(Calm::HandedOver(incoming.target.clone())),
+                HandOver::Offered | HandOver::Accepted => VmStep::SayGone,
+            },
+            // It was being sent, or died before that; the target has nothing of it, so it starts again here.
+            None if matches!(wanted_move(view.record, view.me), Move::Live(_)) => {
+                VmStep::CallOff(CallOff::ProcessEnded)
+            }
+            None => next_gone(view),
+        },
+        Ownership::Nobody if belongs_here => match incoming {
+            Some(incoming) => VmStep::Leave(Calm::ExpectedElsewhere(incoming.target.clone())),
+            None => next_unowned(view),
+        },
         Ownership::Nobody => VmStep::Leave(Calm::NotHere),
     }
 }

@@ -18,7 +18,7 @@ use super::addresses;
 use crate::agent::AgentState;
 use crate::host::Hypervisor as _;
 use crate::host::ceph::{CephAccess, CephCommands};
-use crate::host::libvirt::Libvirt;
+use crate::host::libvirt::{Libvirt, Transport};
 use crate::vm::{TaskOutcome, VmParts, VmRounds, VmTask, carry_out};
 
 /// The safety net under events and watches.
@@ -57,7 +57,11 @@ impl Guests {
         let parts = VmParts {
             store,
             clock: HostClock,
-            hypervisor: Libvirt::open("qemu:///system").context("failed to start the libvirt threads")?,
+            hypervisor: Libvirt::open(
+                "qemu:///system",
+                Transport::detect(&config.cluster.networks.cluster.domain),
+            )
+            .context("failed to start the libvirt threads")?,
             storage: CephCommands::new(HostCommandRunner::from_system(), ceph),
             me: config.node.clone(),
             incarnation: incarnation.clone(),

@@ -23,10 +23,10 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use pvc_core::ids::{CephClient, VmId, VolumeId};
+use pvc_core::ids::{CephClient, NodeName, VmId, VolumeId};
 use pvc_core::protection::{Protection, stands};
 use pvc_core::time::BootTime;
-pub use pvc_core::vm::{DomainStatus, PauseReason};
+pub use pvc_core::vm::{DomainStatus, JobReading, PauseReason};
 pub use pvc_core::volume_use::{RbdLock, VolumeUse};
 
 pub use power::{BmcAccess, PowerControl, PowerError, PowerOffSeen, PowerState, power_off_and_see};
@@ -144,6 +144,26 @@ pub struct GuestProcess {
     pub start_ticks: u64,
 }
 
+/// How a guest is sent to another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MigrationOrder {
+    /// The receiving node.
+    pub target: NodeName,
+    /// Its address on the cluster network, if it has published one. Else its name there is used.
+    pub address: Option<IpAddr>,
+    /// The longest pause at the switch-over that the guest may have.
+    pub max_downtime: Duration,
+}
+
+/// How a process is ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndBy {
+    /// Asked: QEMU closes its volumes and ends.
+    Term,
+    /// At once: its Ceph clients linger.
+    Kill,
+}
+
 /// A hypervisor call that failed.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum HypervisorError {
@@ -207,6 +227,36 @@ pub trait Hypervisor: Clone + Send + Sync + 'static {
     /// # Errors
     /// [`HypervisorError`].
     fn destroy(&self, vm: VmId) -> impl Future<Output = Result<Changed, HypervisorError>> + Send;
+
+    /// Sends a running guest to another node and returns when that is over. The receiving half is left paused. Success
+    /// says that this host's process has ended; after a failure only a look tells how things are.
+    ///
+    /// # Cancellation
+    /// Dropping the call does not stop the migration: [`Hypervisor::sending`] shows it, also to a later life.
+    ///
+    /// # Errors
+    /// [`HypervisorError`].
+    fn send(
+        &self,
+        vm: VmId,
+        order: &MigrationOrder,
+    ) -> impl Future<Output = Result<(), HypervisorError>> + Send;
+
+    /// Whether the guest is being sent. [`JobReading::Unknown`] when libvirt does not answer.
+    fn sending(&self, vm: VmId) -> impl Future<Output = JobReading> + Send;
+
+    /// Stops sending the guest; it runs on here. Too late, or not being sent: nothing happens.
+    ///
+    /// # Errors
+    /// [`HypervisorError`].
+    fn cancel_sending(&self, vm: VmId) -> impl Future<Output = Result<Changed, HypervisorError>> + Send;
+
+    /// Ends a process without libvirt's help, for one that libvirt has forgotten. Quick. A process that is gone, or
+    /// another one under its number, is success and is left alone.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    fn end_process(&self, process: &GuestProcess, by: EndBy) -> std::io::Result<Changed>;
 
     /// Figures of every active guest.
     ///

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pvc_common::clock::Clock;
 use pvc_common::keys;
-use pvc_common::store::{ReadError, Store, StoreError, StoreExt as _, Txn};
+use pvc_common::store::{ReadError, Store, StoreError, StoreExt as _, Txn, ZnodeVersion};
 use pvc_core::ids::VmId;
 use pvc_core::records::{CephClients, Owner};
 use pvc_core::states::VmState;
@@ -12,11 +12,14 @@ use pvc_core::vm::{DestroyReason, VmStep};
 use tracing::{debug, error, info, warn};
 
 use super::start::start;
-use super::{VmParts, VmTask};
-use crate::host::{Hypervisor, HypervisorError, Storage};
+use super::volumes::{VolumesError, clear_remnants, read_volumes};
+use super::{VmParts, VmTask, receive, send};
+use crate::host::{Changed, EndBy, Hypervisor, HypervisorError, Storage, StorageError};
 
 /// How long a destroyed process is waited for.
 const GONE_WITHIN: Duration = Duration::from_secs(10);
+/// How long a process that libvirt did not end may take to end when asked.
+const TERM_FOR: Duration = Duration::from_secs(5);
 /// Between two looks at something that should happen soon.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
 
@@ -51,6 +54,8 @@ pub(super) enum TaskError {
     Hypervisor(#[source] HypervisorError),
     #[error("failed to read /proc")]
     Processes(#[source] std::io::Error),
+    #[error("the storage cluster did not do it")]
+    Storage(#[source] StorageError),
     #[error("its process is still here")]
     StillHere,
 }
@@ -88,17 +93,23 @@ pub async fn carry_out<S: Store, C: Clock, H: Hypervisor, T: Storage>(
         VmStep::Resume => resume(parts, task).await,
         VmStep::AskToShutDown => {
             info!(%vm, "asking a guest to shut down");
-            parts
-                .hypervisor
-                .shutdown(vm)
-                .await
-                .map(|()| TaskOutcome::ShutdownAsked)
-                .map_err(TaskError::Hypervisor)
+            match parts.hypervisor.shutdown(vm).await {
+                // What libvirt has forgotten can't be asked; its time runs all the same, and then it is ended.
+                Ok(()) | Err(HypervisorError::NoDomain { .. }) => Ok(TaskOutcome::ShutdownAsked),
+                Err(error @ (HypervisorError::Unavailable { .. } | HypervisorError::Refused { .. })) => {
+                    Err(TaskError::Hypervisor(error))
+                }
+            }
         }
         VmStep::Destroy(reason) => destroy(parts, task, reason).await,
         VmStep::Release { state, .. } => release(parts, task, *state).await,
         VmStep::Settle(state) => settle(parts, task, *state).await,
         VmStep::FailDying => fail_dying(parts, task).await,
+        VmStep::Send => send::send(parts, task).await,
+        VmStep::Receive => receive::receive(parts, task).await,
+        VmStep::SayGone => send::say_gone(parts, task.vm, &task.record).await,
+        VmStep::CallOff(why) => send::call_off(parts, task.vm, &task.record, *why, None).await,
+        VmStep::GiveBack => receive::give_back(parts, task.vm, &task.record).await,
     };
     outcome.unwrap_or_else(|error| {
         match &error {
@@ -111,6 +122,9 @@ pub async fn carry_out<S: Store, C: Clock, H: Hypervisor, T: Storage>(
             TaskError::Processes(source) => {
                 error!(%vm, error = %source, "the processes of this host can't be read")
             }
+            TaskError::Storage(source) => {
+                warn!(%vm, error = %source, "what a guest left on its volumes could not be cleared")
+            }
             TaskError::StillHere => error!(%vm, "a guest's process could not be ended"),
         }
         match error {
@@ -119,6 +133,7 @@ pub async fn carry_out<S: Store, C: Clock, H: Hypervisor, T: Storage>(
             | TaskError::Read(_)
             | TaskError::Hypervisor(_)
             | TaskError::Processes(_)
+            | TaskError::Storage(_)
             | TaskError::StillHere => TaskOutcome::TryLater,
         }
     })
@@ -133,7 +148,7 @@ async fn adopt<S: Store, C: Clock, H: Hypervisor, T: Storage>(
     let owner = Owner {
         node: parts.me.clone(),
         incarnation: parts.incarnation.clone(),
-        epoch: next_epoch(task),
+        epoch: next_epoch(task.record.owner_version),
         ceph_clients: CephClients::Unknown,
     };
     let txn = Txn::new()
@@ -146,8 +161,8 @@ async fn adopt<S: Store, C: Clock, H: Hypervisor, T: Storage>(
 }
 
 /// Claims are counted by the owner's version, which no empty value between them resets.
-pub(super) fn next_epoch(task: &VmTask) -> u64 {
-    u64::try_from(task.record.owner_version.0).unwrap_or(0) + 1
+pub(super) fn next_epoch(owner_version: ZnodeVersion) -> u64 {
+    u64::try_from(owner_version.0).unwrap_or(0) + 1
 }
 
 /// It runs under an earlier life of this agent: this life answers for it from now on.
@@ -194,6 +209,40 @@ async fn resume<S: Store, C: Clock, H: Hypervisor, T: Storage>(
     Ok(TaskOutcome::Started)
 }
 
+/// Says where the guest's VNC console listens. Worth no retry: the next start says it again.
+pub(super) async fn publish_vnc<S: Store, C: Clock, H: Hypervisor, T: Storage>(
+    parts: &VmParts<S, C, H, T>,
+    vm: VmId,
+) {
+    let listen = match parts.hypervisor.live_xml(vm).await {
+        Ok(xml) => vnc_listen(&xml),
+        Err(error) => {
+            debug!(%vm, %error, "a guest's console could not be looked up");
+            return;
+        }
+    };
+    let txn = Txn::new().overwrite(&keys::domain(vm).vnc(), &listen);
+    if let Err(error) = parts.store.commit(txn).await {
+        debug!(%vm, %error, "a guest's console could not be published");
+    }
+}
+
+/// `ADDRESS:PORT` of the VNC console in a live definition; empty if it has none.
+fn vnc_listen(xml: &str) -> String {
+    let Ok(document) = roxmltree::Document::parse(xml) else {
+        return String::new();
+    };
+    document
+        .descendants()
+        .filter(|node| node.has_tag_name("graphics") && node.attribute("type") == Some("vnc"))
+        .find_map(|node| {
+            let port = node.attribute("port").filter(|port| *port != "-1")?;
+            let listen = node.attribute("listen").unwrap_or("127.0.0.1");
+            Some(format!("{listen}:{port}"))
+        })
+        .unwrap_or_default()
+}
+
 /// Ends a process that must not be. What was read may be old (a server that lags behind, a request that was taken back
 /// meanwhile), and no version can be checked in a kill: so it is checked right before, by the quorum.
 async fn destroy<S: Store, C: Clock, H: Hypervisor, T: Storage>(
@@ -212,23 +261,46 @@ async fn destroy<S: Store, C: Clock, H: Hypervisor, T: Storage>(
     Ok(TaskOutcome::Done)
 }
 
-/// Ends the guest's process and looks that it is gone: libvirt's word alone does not count.
+/// Ends the guest's process and looks that it is gone: libvirt's word alone does not count. What libvirt has forgotten,
+/// or does not end, is ended by its process id.
 pub(super) async fn end_process<S: Store, C: Clock, H: Hypervisor, T: Storage>(
     parts: &VmParts<S, C, H, T>,
     vm: VmId,
 ) -> Result<(), TaskError> {
     let destroyed = parts.hypervisor.destroy(vm).await;
-    let deadline = parts.clock.now() + GONE_WITHIN;
-    while has_process(parts, vm)? {
-        if parts.clock.now() >= deadline {
+    let begun = parts.clock.now();
+    let mut asked: Option<EndBy> = None;
+    loop {
+        let processes = parts.hypervisor.processes().map_err(TaskError::Processes)?;
+        let left: Vec<_> = processes.into_iter().filter(|process| process.vm == vm).collect();
+        if left.is_empty() {
+            return Ok(());
+        }
+        let waited = parts.clock.now().since(begun);
+        if waited >= GONE_WITHIN {
             return Err(match destroyed {
                 Err(error) => TaskError::Hypervisor(error),
                 Ok(_) => TaskError::StillHere,
             });
         }
+        let by = if waited >= TERM_FOR {
+            EndBy::Kill
+        } else {
+            EndBy::Term
+        };
+        // libvirt that has taken the order is given its time.
+        if asked != Some(by) && (by == EndBy::Kill || !matches!(destroyed, Ok(Changed::Done))) {
+            asked = Some(by);
+            for process in &left {
+                warn!(%vm, pid = process.pid, ?by, "ending a guest's process that libvirt did not end");
+                parts
+                    .hypervisor
+                    .end_process(process, by)
+                    .map_err(TaskError::Processes)?;
+            }
+        }
         parts.clock.sleep(LOOK_EVERY).await;
     }
-    Ok(())
 }
 
 pub(super) fn has_process<S: Store, C: Clock, H: Hypervisor, T: Storage>(
@@ -252,8 +324,14 @@ async fn release<S: Store, C: Clock, H: Hypervisor, T: Storage>(
     if has_process(parts, task.vm)? {
         return Err(TaskError::StillHere);
     }
+    clear_own_remnants(parts, task, owner).await?;
+    if has_process(parts, task.vm)? {
+        return Err(TaskError::StillHere);
+    }
     let domain = keys::domain(task.vm);
-    let mut txn = Txn::new().set(&domain.owner(), &None, task.record.owner_version);
+    let mut txn = Txn::new()
+        .set(&domain.owner(), &None, task.record.owner_version)
+        .check(&domain.incoming(), task.record.incoming_version);
     if let Some(state) = state {
         txn = txn.set(&domain.state(), &state, task.record.state_version);
     }
@@ -262,6 +340,36 @@ async fn release<S: Store, C: Clock, H: Hypervisor, T: Storage>(
     Ok(TaskOutcome::Released {
         clients: owner.ceph_clients.clone(),
     })
+}
+
+/// What a killed process has left on its volumes is cleared by its owner, before it gives the guest up: whoever starts it
+/// next, on whichever node, would have to take it for a foreign lock. What ended in order has left nothing.
+async fn clear_own_remnants<S: Store, C: Clock, H: Hypervisor, T: Storage>(
+    parts: &VmParts<S, C, H, T>,
+    task: &VmTask,
+    owner: &Owner,
+) -> Result<(), TaskError> {
+    let vm = task.vm;
+    let CephClients::Recorded(clients) = &owner.ceph_clients else {
+        return Ok(());
+    };
+    let volumes = match read_volumes(parts, vm).await {
+        Ok((_, volumes)) => volumes,
+        Err(VolumesError::Read(error)) => return Err(TaskError::Read(error)),
+        // It can't be started by anybody as it is.
+        Err(VolumesError::Definition(_)) => return Ok(()),
+    };
+    match clear_remnants(parts, &volumes, clients).await {
+        Ok(0) => {}
+        Ok(cleared) => info!(%vm, cleared, "cleared what a guest's process left on its volumes"),
+        Err(error @ StorageError::NoVolume { .. }) => debug!(%vm, %error, "nothing to clear"),
+        // A start here clears it itself.
+        Err(error @ StorageError::Failed { .. }) if task.record.node == parts.me => {
+            debug!(%vm, %error, "what a guest left on its volumes is cleared at its next start");
+        }
+        Err(error @ StorageError::Failed { .. }) => return Err(TaskError::Storage(error)),
+    }
+    Ok(())
 }
 
 async fn settle<S: Store, C: Clock, H: Hypervisor, T: Storage>(

@@ -6,8 +6,11 @@
 //! nothing but what it can re-read. A restart of the agent is therefore no special case.
 
 mod carry_out;
+mod receive;
 mod rounds;
+mod send;
 mod start;
+mod volumes;
 
 pub use carry_out::{TaskOutcome, carry_out};
 pub use rounds::{VmRounds, VmTask};

@@ -11,8 +11,8 @@ use pvc_core::records::CephClients;
 use pvc_core::states::VmState;
 use pvc_core::time::BootTime;
 use pvc_core::vm::{
-    Calm, DomainReading, NodeFitness, Presence, RestartHistory, ShutdownProgress, VmRecord, VmStep, VmView,
-    next_vm_step,
+    Calm, DomainReading, FenceEvidence, NodeFitness, Presence, RestartHistory, ShutdownProgress, VmRecord,
+    VmStep, VmView, next_vm_step,
 };
 use tracing::{debug, info, warn};
 
@@ -29,6 +29,10 @@ const RETRY: Duration = Duration::from_secs(2);
 const GUESTS_PER_READ: usize = 500;
 /// Earlier Ceph clients remembered per guest; more than that are dead for long.
 const CLIENTS_REMEMBERED: usize = 64;
+/// Guests that are sent away at once: each takes a worker of libvirtd on both sides, and they share the network.
+const SENDING_AT_ONCE: usize = 4;
+/// How many keys make a guest's record.
+pub(super) const RECORD_KEYS: usize = 6;
 
 /// One thing to be done for one guest.
 #[derive(Debug, Clone)]
@@ -68,6 +72,7 @@ pub struct VmRounds<S, C, H, T> {
     parts: VmParts<S, C, H, T>,
     memory: BTreeMap<VmId, Memory>,
     busy: BTreeSet<VmId>,
+    sending: BTreeSet<VmId>,
     libvirt_silent: bool,
 }
 
@@ -78,6 +83,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
             parts,
             memory: BTreeMap::new(),
             busy: BTreeSet::new(),
+            sending: BTreeSet::new(),
             libvirt_silent: false,
         }
     }
@@ -93,37 +99,42 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
         let vms: Vec<VmId> = self.parts.store.children_as(&keys::domains()).await?;
         let fence_key = keys::fence(&self.parts.me);
         let lease_key = keys::lease_node(&self.parts.me);
-        let own = [fence_key.path().to_owned(), lease_key.path().to_owned()];
-        let mut fence = self.parts.store.read_many(&own).await?;
-        let own_lease = fence.pop().flatten().map(|lease| lease.modified.0);
+        let daemon_state = keys::node(&self.parts.me).daemon_state();
+        let own = [fence_key.path(), lease_key.path(), daemon_state.path()].map(str::to_owned);
+        let own = self.parts.store.read_many(&own).await?;
+        let own_znode = |index: usize| own.get(index).and_then(Option::as_ref);
+        let own_lease = own_znode(1).map(|lease| lease.modified.0);
         let mut znodes = Vec::new();
         for part in vms.chunks(GUESTS_PER_READ) {
             // Of one guest all is read as of one moment; of two it need not be.
             let paths: Vec<String> = part
                 .iter()
                 .map(|vm| keys::domain(*vm))
-                .flat_map(|domain| {
-                    [domain.node().path(), domain.state().path(), domain.owner().path()].map(str::to_owned)
-                })
+                .flat_map(|domain| record_paths(&domain))
                 .collect();
             znodes.extend(self.parts.store.read_many(&paths).await?);
         }
-        let fence = fence_key.decode_required(fence.pop().flatten().as_ref())?;
+        let fence = fence_key.decode_required(own_znode(0))?;
         if self.parts.agent.hold().is_older(own_lease) {
             debug!("this reading of the store is older than an earlier one: nothing follows from it");
             return Ok(Vec::new());
         }
+        let daemon_state = daemon_state.decode_required(own_znode(2))?.value;
         let now = self.parts.clock.now();
         let barred = fence
             .value
             .as_ref()
             .is_some_and(|record| record.bars(&self.parts.incarnation));
+        let evidence = match &fence.value {
+            Some(record) if record.is_evidence_against(&self.parts.incarnation) => FenceEvidence::OnRecord,
+            Some(_) | None => FenceEvidence::None,
+        };
         let fitness = self.fitness(now, barred);
         self.memory.retain(|vm, _| vms.contains(vm));
 
         let mut tasks = Vec::new();
         let mut on_record = Vec::new();
-        for (vm, znodes) in vms.iter().zip(znodes.chunks_exact(3)) {
+        for (vm, znodes) in vms.iter().zip(znodes.chunks_exact(RECORD_KEYS)) {
             let record = self.decode_record(*vm, znodes);
             if let Some(CephClients::Recorded(clients)) = record
                 .as_ref()
@@ -159,6 +170,8 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
                 shutdown: memory.shutdown,
                 shutdown_timeout: self.parts.shutdown_timeout,
                 history: memory.history(),
+                evidence,
+                daemon_state,
             };
             let step = next_vm_step(&view);
             if memory.retry_at.is_some_and(|retry_at| now < retry_at) {
@@ -168,6 +181,13 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
             if let VmStep::Leave(calm) = step {
                 memory.calm(*vm, calm);
                 continue;
+            }
+            if step == VmStep::Send && record.incoming.is_none() {
+                // The next look comes when one of those under way has ended.
+                if self.sending.len() >= SENDING_AT_ONCE {
+                    continue;
+                }
+                self.sending.insert(*vm);
             }
             memory.last_calm = None;
             self.busy.insert(*vm);
@@ -207,6 +227,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
     /// Takes in what came of a task.
     pub fn finished(&mut self, task: &VmTask, outcome: &TaskOutcome) {
         self.busy.remove(&task.vm);
+        self.sending.remove(&task.vm);
         let now = self.parts.clock.now();
         let memory = self.memory.entry(task.vm).or_default();
         match outcome {
@@ -280,12 +301,29 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
     }
 }
 
-fn decode_record(vm: VmId, znodes: &[Option<Znode>]) -> Result<VmRecord, ReadError> {
+/// The keys of a guest's record, to be read as of one moment.
+pub(super) fn record_paths(domain: &keys::DomainKeys) -> [String; RECORD_KEYS] {
+    [
+        domain.node().path(),
+        domain.state().path(),
+        domain.owner().path(),
+        domain.last_node().path(),
+        domain.migration_method().path(),
+        domain.incoming().path(),
+    ]
+    .map(str::to_owned)
+}
+
+/// The record in what was read at [`record_paths`].
+pub(super) fn decode_record(vm: VmId, znodes: &[Option<Znode>]) -> Result<VmRecord, ReadError> {
     let domain = keys::domain(vm);
     let at = |index: usize| znodes.get(index).and_then(Option::as_ref);
     let node = domain.node().decode_required(at(0))?;
     let state = domain.state().decode_required(at(1))?;
     let owner = domain.owner().decode_required(at(2))?;
+    let last_node = domain.last_node().decode_required(at(3))?;
+    let migration_method = domain.migration_method().decode_required(at(4))?;
+    let incoming = domain.incoming().decode_required(at(5))?;
     Ok(VmRecord {
         node: node.value,
         node_version: node.version,
@@ -293,6 +331,11 @@ fn decode_record(vm: VmId, znodes: &[Option<Znode>]) -> Result<VmRecord, ReadErr
         state_version: state.version,
         owner: owner.value,
         owner_version: owner.version,
+        last_node: last_node.value,
+        last_node_version: last_node.version,
+        migration_method: migration_method.value,
+        incoming: incoming.value,
+        incoming_version: incoming.version,
     })
 }
 
@@ -363,6 +406,8 @@ impl Memory {
             | Calm::BeingBuilt
             | Calm::ShuttingDown
             | Calm::PausedByHand
+            | Calm::HandedOver(_)
+            | Calm::ExpectedElsewhere(_)
             | Calm::LibvirtSilent
             | Calm::ProcessesUnknown => debug!(%vm, reason = ?calm, "nothing to do for a guest"),
         }

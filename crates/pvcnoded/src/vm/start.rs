@@ -15,19 +15,22 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use futures::future::join_all;
 use pvc_common::clock::Clock;
 use pvc_common::keys;
 use pvc_common::pause;
 use pvc_common::store::{Store, StoreError, StoreExt as _, Txn, ZnodeVersion};
-use pvc_core::guest_xml::{self, DiskAccess};
+use pvc_core::guest_xml::DiskAccess;
 use pvc_core::ids::{CephClient, VmId, VolumeId};
+use pvc_core::protection::{Protection, stands};
 use pvc_core::records::{CephClients, Owner};
 use pvc_core::states::VmState;
 use pvc_core::volume_use::{OwnClients, UseVerdict, VolumeUse, judge_volume_use};
 use tracing::{info, warn};
 
-use super::carry_out::{LOOK_EVERY, TaskError, TaskOutcome, end_process, has_process, next_epoch};
+use super::carry_out::{
+    LOOK_EVERY, TaskError, TaskOutcome, end_process, has_process, next_epoch, publish_vnc,
+};
+use super::volumes::{Opened, Volumes, VolumesError, opened, read_volumes, uses, watchers};
 use super::{VmParts, VmTask};
 use crate::host::{Hypervisor, HypervisorError, Storage, StorageError};
 
@@ -57,6 +60,15 @@ impl From<TaskError> for Stop {
     }
 }
 
+impl From<VolumesError> for Stop {
+    fn from(error: VolumesError) -> Stop {
+        match error {
+            VolumesError::Read(error) => Stop::Error(TaskError::Read(error)),
+            VolumesError::Definition(_) => Stop::Fail(error.to_string()),
+        }
+    }
+}
+
 impl From<StorageError> for Stop {
     fn from(error: StorageError) -> Stop {
         match error {
@@ -75,14 +87,20 @@ pub(super) async fn start<S: Store, C: Clock, H: Hypervisor, T: Storage>(
     let owner = Owner {
         node: parts.me.clone(),
         incarnation: parts.incarnation.clone(),
-        epoch: next_epoch(task),
+        epoch: next_epoch(task.record.owner_version),
         ceph_clients: CephClients::Unrecorded,
     };
     let claim = Txn::new()
         .check(&domain.node(), task.record.node_version)
         .check(&domain.state(), task.record.state_version)
-        .check(&keys::fence(&parts.me), task.fence_version)
-        .set(&domain.owner(), &Some(owner.clone()), task.record.owner_version);
+        .check(&keys::fence(&parts.me), task.fence_version);
+    let claim = if stands(Protection::StartNeedsOwner) {
+        claim
+            .set(&domain.owner(), &Some(owner.clone()), task.record.owner_version)
+            .check(&domain.incoming(), task.record.incoming_version)
+    } else {
+        claim.overwrite(&domain.owner(), &Some(owner.clone()))
+    };
     let applied = parts.store.commit(claim).await?;
     let Some(version) = applied.get(3).and_then(|applied| applied.version()) else {
         return Ok(TaskOutcome::TryLater);
@@ -111,12 +129,7 @@ struct Starting<'a, S, C, H, T> {
 impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Starting<'_, S, C, H, T> {
     async fn run(&mut self) -> Result<(), Stop> {
         let vm = self.task.vm;
-        let xml = self.read_xml().await?;
-        let guest = guest_xml::parse(&xml).map_err(|error| Stop::Fail(format!("its definition: {error}")))?;
-        let volumes: BTreeMap<VolumeId, DiskAccess> = guest
-            .volumes()
-            .map(|(volume, access)| (volume.clone(), access))
-            .collect();
+        let (xml, volumes) = read_volumes(self.parts, vm).await?;
         let before = self.second_look(&volumes).await?;
         if has_process(self.parts, vm)? {
             return Err(Stop::Later("a process of it is already on this node".to_owned()));
@@ -136,9 +149,32 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Starting<'_, S, C, H, T> {
                     Stop::Later(error.to_string())
                 }
             })?;
-        let clients = self.opened_clients(&volumes, &before).await?;
+        if stands(Protection::ResumeAfterClientsRecorded) {
+            self.put_clients_on_record(&volumes, &before).await?;
+            self.resume().await?;
+        } else {
+            self.resume().await?;
+            self.put_clients_on_record(&volumes, &before).await?;
+        }
+        info!(%vm, "a guest runs");
+        publish_vnc(self.parts, vm).await;
+        Ok(())
+    }
+
+    async fn put_clients_on_record(
+        &mut self,
+        volumes: &Volumes,
+        before: &BTreeMap<VolumeId, Vec<CephClient>>,
+    ) -> Result<(), Stop> {
+        let clients = self.opened_clients(volumes, before).await?;
         self.record_clients(clients).await?;
         pause::point("vm-recorded");
+        Ok(())
+    }
+
+    /// Lets it run, if it is still ours.
+    async fn resume(&self) -> Result<(), Stop> {
+        let vm = self.task.vm;
         let owner = self
             .parts
             .store
@@ -152,20 +188,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Starting<'_, S, C, H, T> {
             .hypervisor
             .resume(vm)
             .await
-            .map_err(|error| Stop::Later(error.to_string()))?;
-        info!(%vm, "a guest runs");
-        Ok(())
-    }
-
-    async fn read_xml(&self) -> Result<String, Stop> {
-        let key = keys::domain(self.task.vm).xml();
-        Ok(self
-            .parts
-            .store
-            .require(&key)
-            .await
-            .map_err(TaskError::Read)?
-            .value)
+            .map_err(|error| Stop::Later(error.to_string()))
     }
 
     fn own_clients(&self) -> OwnClients {
@@ -177,28 +200,14 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Starting<'_, S, C, H, T> {
         }
     }
 
-    async fn uses(
-        &self,
-        volumes: &BTreeMap<VolumeId, DiskAccess>,
-    ) -> Result<BTreeMap<VolumeId, VolumeUse>, StorageError> {
-        let looks = volumes.keys().map(|volume| async move {
-            let seen = self.parts.storage.volume_use(volume).await?;
-            Ok((volume.clone(), seen))
-        });
-        join_all(looks).await.into_iter().collect()
-    }
-
     /// Looks who uses the volumes until nobody does. Remnants of this guest's own earlier lives here are cleared;
     /// anything else makes the start fail with nothing removed. Answers with the watchers that were there at the end.
-    async fn second_look(
-        &self,
-        volumes: &BTreeMap<VolumeId, DiskAccess>,
-    ) -> Result<BTreeMap<VolumeId, Vec<CephClient>>, Stop> {
+    async fn second_look(&self, volumes: &Volumes) -> Result<BTreeMap<VolumeId, Vec<CephClient>>, Stop> {
         let own = self.own_clients();
         let begun = self.parts.clock.now();
         let mut cleared = Vec::new();
         loop {
-            let seen = self.uses(volumes).await?;
+            let seen = uses(self.parts, volumes).await?;
             let waited = self.parts.clock.now().since(begun);
             let verdicts: Vec<_> = seen
                 .iter()
@@ -228,10 +237,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Starting<'_, S, C, H, T> {
                 })
                 .collect();
             if stale.is_empty() {
-                return Ok(seen
-                    .into_iter()
-                    .map(|(volume, seen)| (volume, seen.watchers))
-                    .collect());
+                return Ok(watchers(seen));
             }
             if waited >= SECOND_LOOK_WITHIN {
                 return Err(Stop::Later(
@@ -269,33 +275,15 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Starting<'_, S, C, H, T> {
     /// one per volume that it writes.
     async fn opened_clients(
         &self,
-        volumes: &BTreeMap<VolumeId, DiskAccess>,
+        volumes: &Volumes,
         before: &BTreeMap<VolumeId, Vec<CephClient>>,
     ) -> Result<Vec<CephClient>, Stop> {
         let deadline = self.parts.clock.now() + CLIENTS_WITHIN;
         loop {
-            let seen = self.uses(volumes).await?;
-            let mut clients = Vec::new();
-            let mut missing = None;
-            for (volume, seen) in &seen {
-                let known = before.get(volume).map(Vec::as_slice).unwrap_or_default();
-                let fresh: Vec<_> = seen
-                    .watchers
-                    .iter()
-                    .filter(|client| {
-                        self.parts.storage_addresses.contains(&client.ip()) && !known.contains(client)
-                    })
-                    .cloned()
-                    .collect();
-                if fresh.is_empty() && volumes.get(volume) != Some(&DiskAccess::ReadOnly) {
-                    missing = Some(volume.clone());
-                }
-                clients.extend(fresh);
-            }
-            clients.sort();
-            clients.dedup();
-            let Some(volume) = missing else {
-                return Ok(clients);
+            let seen = uses(self.parts, volumes).await?;
+            let volume = match opened(self.parts, volumes, &seen, before, &[]) {
+                Opened::All(clients) => return Ok(clients),
+                Opened::Missing(volume) => volume,
             };
             if self.parts.clock.now() >= deadline {
                 return Err(Stop::Fail(format!(
@@ -325,6 +313,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Starting<'_, S, C, H, T> {
                 | TaskError::Read(_)
                 | TaskError::Hypervisor(_)
                 | TaskError::Processes(_)
+                | TaskError::Storage(_)
                 | TaskError::StillHere) => Stop::Error(other),
             })?;
         if let Some(version) = applied.get(1).and_then(|applied| applied.version()) {

@@ -5,6 +5,7 @@
 
 mod interleaved;
 mod lifecycle;
+mod migrations;
 mod random;
 
 use std::collections::BTreeSet;
@@ -22,7 +23,7 @@ use pvc_common::store::{Store as _, StoreExt as _, Txn, Versioned};
 use pvc_core::ids::{BootId, CephClient, MachineId, VmId, VolumeId};
 use pvc_core::lease::{LeaseRight, LeaseTiming};
 use pvc_core::records::{CephClients, Owner};
-use pvc_core::states::{DaemonMode, MigrationMethod, NodeSelector, VmState};
+use pvc_core::states::{DaemonMode, DaemonState, MigrationMethod, NodeSelector, VmState};
 use pvc_core::time::BootTime;
 use pvc_core::vm::VmStep;
 use uuid::Uuid;
@@ -32,7 +33,7 @@ use crate::agent::{AgentPhase, Pulse};
 use crate::host::fake::hypervisor::GuestEvent;
 use crate::host::fake::task::run_all;
 use crate::host::fake::{
-    FakeCeph, FakeHypervisor, FakeStorage, FakeTask, MeddledStore, TaskControl, VirtualClock,
+    FakeCeph, FakeHypervisor, FakeStorage, FakeTask, FakeWire, MeddledStore, TaskControl, VirtualClock,
 };
 use crate::host::{DomainStatus, Hypervisor as _};
 use crate::node_lease::NodeLeaseKeeper;
@@ -82,6 +83,7 @@ struct Cluster {
     server: MemoryServer,
     admin: MemoryStore,
     ceph: FakeCeph,
+    wire: FakeWire,
     hosts: Vec<Host>,
     running: Vec<(usize, FakeTask)>,
 }
@@ -139,7 +141,8 @@ impl Cluster {
             tags: vec![],
         }));
         clock.run(secs(1), admin.commit(tree)).unwrap().unwrap();
-        let hosts = (0..2u8)
+        let wire = FakeWire::default();
+        let hosts: Vec<Host> = (0..2u8)
             .map(|node| {
                 let ip = format!("10.102.0.{}", node + 1).parse().unwrap();
                 Host {
@@ -153,11 +156,15 @@ impl Cluster {
                 }
             })
             .collect();
+        for (node, host) in hosts.iter().enumerate() {
+            host.hypervisor.connect(&name(node), &wire);
+        }
         let mut cluster = Cluster {
             clock,
             server,
             admin,
             ceph,
+            wire,
             hosts,
             running: Vec::new(),
         };
@@ -219,6 +226,11 @@ impl Cluster {
                     Err(_) => clock.sleep(secs(1)).await,
                 }
             };
+            let published =
+                Txn::new().overwrite(&keys::node(&registrant.node).daemon_state(), &DaemonState::Run);
+            while store.commit(published.clone()).await.is_err() {
+                clock.sleep(secs(1)).await;
+            }
             let right = agent.node_right().clone();
             let mut lease = NodeLeaseKeeper::new(
                 store,
@@ -350,12 +362,15 @@ impl Cluster {
             for (at, _, event) in host.hypervisor.journal() {
                 match event {
                     GuestEvent::Resumed => since = since.or(Some(at)),
-                    GuestEvent::Ended | GuestEvent::Killed | GuestEvent::IoError => {
+                    GuestEvent::Ended
+                    | GuestEvent::Killed
+                    | GuestEvent::IoError
+                    | GuestEvent::SwitchedOver => {
                         if let Some(since) = since.take() {
                             runs.push((since, at, node));
                         }
                     }
-                    GuestEvent::Created | GuestEvent::ShutdownAsked => {}
+                    GuestEvent::Created | GuestEvent::ShutdownAsked | GuestEvent::Arrived => {}
                 }
             }
             if let Some(since) = since {

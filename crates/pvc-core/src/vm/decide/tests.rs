@@ -42,6 +42,11 @@ struct Case {
     shutdown: Option<ShutdownProgress>,
     history: RestartHistory,
     now: u64,
+    last_node: Option<&'static str>,
+    method: MigrationMethod,
+    incoming: Option<Incoming>,
+    evidence: FenceEvidence,
+    daemon_state: DaemonState,
 }
 
 fn running(state: VmState) -> Case {
@@ -55,6 +60,11 @@ fn running(state: VmState) -> Case {
         shutdown: None,
         history: RestartHistory::default(),
         now: 1000,
+        last_node: None,
+        method: MigrationMethod::None,
+        incoming: None,
+        evidence: FenceEvidence::None,
+        daemon_state: DaemonState::Run,
     }
 }
 
@@ -79,6 +89,11 @@ fn step(case: &Case) -> VmStep {
         state_version: ZnodeVersion(1),
         owner: case.owner.clone(),
         owner_version: ZnodeVersion(1),
+        last_node: case.last_node.map(node),
+        last_node_version: ZnodeVersion(1),
+        migration_method: case.method,
+        incoming: case.incoming.clone(),
+        incoming_version: ZnodeVersion(1),
     };
     next_vm_step(&VmView {
         now: seconds(case.now),
@@ -91,6 +106,8 @@ fn step(case: &Case) -> VmStep {
         shutdown: case.shutdown,
         shutdown_timeout: Duration::from_secs(180),
         history: case.history,
+        evidence: case.evidence,
+        daemon_state: case.daemon_state,
     })
 }
 
@@ -222,7 +239,8 @@ fn only_a_domain_paused_by_our_own_start_is_resumed() {
     for (reason, expected) in [
         (PauseReason::StartingUp, VmStep::Resume),
         (PauseReason::IoError, VmStep::Leave(Calm::PausedByIoError)),
-        (PauseReason::Migration, VmStep::Leave(Calm::PausedByHand)),
+        // Sent away: seen to, and never resumed.
+        (PauseReason::Migration, VmStep::Send),
         (PauseReason::Other, VmStep::Leave(Calm::PausedByHand)),
     ] {
         let case = Case {
@@ -275,9 +293,9 @@ fn a_shutdown_is_asked_for_again_and_forced_at_its_deadline() {
 fn every_state_of_a_running_guest_has_its_step() {
     for state in VmState::ALL {
         let expected = match state {
-            VmState::Start | VmState::Migrate | VmState::MigrateLive | VmState::Unmigrate => {
-                VmStep::Leave(Calm::Runs)
-            }
+            VmState::Start => VmStep::Leave(Calm::Runs),
+            // To where it runs already.
+            VmState::Migrate | VmState::MigrateLive | VmState::Unmigrate => VmStep::Settle(VmState::Start),
             VmState::Shutdown | VmState::Restart => VmStep::AskToShutDown,
             VmState::Provision | VmState::Import | VmState::Restore => VmStep::Leave(Calm::BeingBuilt),
             VmState::Stop | VmState::Disable | VmState::Fail | VmState::Mirror | VmState::Delete => {
@@ -380,4 +398,170 @@ fn a_guest_that_keeps_dying_is_left_alone_in_the_end() {
     );
     assert_eq!(step(&died(4, 1000)), VmStep::Claim);
     assert_eq!(step(&died(5, 1000)), VmStep::FailDying);
+}
+
+fn incoming(target: &str, incarnation: Incarnation, hand_over: HandOver) -> Option<Incoming> {
+    Some(Incoming {
+        target: node(target),
+        incarnation,
+        ceph_clients: CephClients::Unrecorded,
+        hand_over,
+    })
+}
+
+fn moving(state: VmState) -> Case {
+    Case {
+        node: "hv2",
+        last_node: Some("hv1"),
+        ..running(state)
+    }
+}
+
+#[test]
+fn a_running_guest_is_sent_unless_it_was_set_to_be_shut_down() {
+    // Lesson H: a live migration never turns into a shutdown, unless that is the guest's own method.
+    for state in [VmState::Migrate, VmState::MigrateLive, VmState::Unmigrate] {
+        for method in [MigrationMethod::None, MigrationMethod::Live] {
+            let case = Case {
+                method,
+                ..moving(state)
+            };
+            assert_eq!(step(&case), VmStep::Send, "{state} {method}");
+        }
+        let cold = Case {
+            method: MigrationMethod::Shutdown,
+            ..moving(state)
+        };
+        assert_eq!(step(&cold), VmStep::AskToShutDown);
+        // Its process ended: given up, and its target starts it.
+        let down = Case {
+            process: Presence::Absent,
+            domain: DomainReading::Absent,
+            ..cold
+        };
+        assert_eq!(
+            step(&down),
+            VmStep::Release {
+                state: None,
+                died: false
+            }
+        );
+    }
+}
+
+#[test]
+fn what_is_on_its_way_is_seen_to_whatever_is_asked_meanwhile() {
+    // A request that was taken back, or replaced by a stop: the migration must be ended before anything else.
+    for state in VmState::ALL {
+        let case = Case {
+            incoming: incoming("hv2", life('2', '2', 1), HandOver::Accepted),
+            ..moving(*state)
+        };
+        assert_eq!(step(&case), VmStep::Send, "{state}");
+        let gone = Case {
+            process: Presence::Absent,
+            domain: DomainReading::Absent,
+            ..case
+        };
+        assert_eq!(step(&gone), VmStep::SayGone, "{state}");
+        let said = Case {
+            incoming: incoming("hv2", life('2', '2', 1), HandOver::SourceGone),
+            ..gone
+        };
+        // Started anew here it could run twice: the target may be running it.
+        assert_eq!(
+            step(&said),
+            VmStep::Leave(Calm::HandedOver(node("hv2"))),
+            "{state}"
+        );
+    }
+}
+
+#[test]
+fn a_guest_that_ended_while_it_was_sent_and_that_nobody_took_on_starts_again_here() {
+    let case = Case {
+        process: Presence::Absent,
+        domain: DomainReading::Absent,
+        ..moving(VmState::Migrate)
+    };
+    assert_eq!(step(&case), VmStep::CallOff(CallOff::ProcessEnded));
+}
+
+#[test]
+fn only_the_target_on_record_may_have_a_half_of_a_guest() {
+    let theirs = || owner("hv2", life('2', '2', 1), clients());
+    let half = |incoming| Case {
+        owner: theirs(),
+        incoming,
+        domain: DomainReading::Is(DomainStatus::Paused(PauseReason::Migration)),
+        ..running(VmState::Migrate)
+    };
+    assert_eq!(
+        step(&half(incoming("hv1", life('1', '1', 1), HandOver::Accepted))),
+        VmStep::Receive
+    );
+    for other in [
+        None,
+        incoming("hv3", life('3', '3', 1), HandOver::Accepted),
+        incoming("hv1", life('9', '9', 1), HandOver::Accepted),
+    ] {
+        assert_eq!(
+            step(&half(other)),
+            VmStep::Destroy(DestroyReason::OwnedElsewhere(node("hv2")))
+        );
+    }
+    // Its source was freed by a recovery: whoever owns the guest next starts it afresh.
+    let orphan = Case {
+        owner: None,
+        ..half(incoming("hv1", life('1', '1', 2), HandOver::Accepted))
+    };
+    assert_eq!(step(&orphan), VmStep::Destroy(DestroyReason::HalfOfMigration));
+    let unlicensed = Case {
+        owner: None,
+        ..half(None)
+    };
+    assert_eq!(step(&unlicensed), VmStep::Destroy(DestroyReason::HalfOfMigration));
+    let ended = Case {
+        process: Presence::Absent,
+        domain: DomainReading::Absent,
+        ..orphan
+    };
+    // And not before this node is off the record as its target.
+    assert_eq!(step(&ended), VmStep::GiveBack);
+    // Of an earlier boot nothing is left that could receive.
+    let rebooted = Case {
+        owner: theirs(),
+        incoming: incoming("hv1", life('1', '7', 1), HandOver::Accepted),
+        ..resting(VmState::Migrate)
+    };
+    assert_eq!(step(&rebooted), VmStep::GiveBack);
+    let expected_elsewhere = Case {
+        incoming: incoming("hv3", life('3', '3', 1), HandOver::Accepted),
+        ..resting(VmState::Start)
+    };
+    assert_eq!(
+        step(&expected_elsewhere),
+        VmStep::Leave(Calm::ExpectedElsewhere(node("hv3")))
+    );
+}
+
+#[test]
+fn a_fenced_boot_ends_its_guests_and_the_word_dead_ends_none() {
+    let fenced = Case {
+        evidence: FenceEvidence::OnRecord,
+        ..running(VmState::Start)
+    };
+    assert_eq!(step(&fenced), VmStep::Destroy(DestroyReason::Fenced));
+    let half = Case {
+        owner: owner("hv2", life('2', '2', 1), clients()),
+        incoming: incoming("hv1", life('1', '1', 2), HandOver::Accepted),
+        ..fenced
+    };
+    assert_eq!(step(&half), VmStep::Destroy(DestroyReason::Fenced));
+    // Another node took this one for dead, which it was not: a healthy guest must not pay for it.
+    let called_dead = Case {
+        daemon_state: DaemonState::Dead,
+        ..running(VmState::Start)
+    };
+    assert_eq!(step(&called_dead), VmStep::Leave(Calm::Runs));
 }

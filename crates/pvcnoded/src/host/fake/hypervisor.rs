@@ -3,19 +3,21 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 use futures::future::{Either, select};
 use pvc_common::clock::Clock;
-use pvc_core::ids::{CephClient, VmId, VolumeId};
+use pvc_core::ids::{CephClient, NodeName, VmId, VolumeId};
 use pvc_core::time::BootTime;
 use tokio::sync::Notify;
 
 use super::storage::{FakeCeph, WriteOutcome};
+use super::wire::FakeWire;
 use super::{VirtualClock, locked};
 use crate::host::{
-    Changed, DomainStatus, GuestProcess, GuestStatistics, Hypervisor, HypervisorError, PauseReason,
+    Changed, DomainStatus, EndBy, GuestProcess, GuestStatistics, Hypervisor, HypervisorError, JobReading,
+    MigrationOrder, PauseReason,
 };
 
 /// What happened to a guest on a fake host.
@@ -33,6 +35,10 @@ pub enum GuestEvent {
     Killed,
     /// QEMU stopped it at an I/O error.
     IoError,
+    /// The receiving half of a migration was made, paused.
+    Arrived,
+    /// Its vCPUs were stopped for the switch-over of a migration.
+    SwitchedOver,
 }
 
 /// One line of the journal: when, which guest, what.
@@ -47,6 +53,32 @@ pub struct FakeHypervisor {
     ip: IpAddr,
     state: Arc<Mutex<State>>,
     happened: Arc<Notify>,
+    /// Its name and its way to the other hosts, once it has them.
+    wire: Arc<Mutex<Option<(NodeName, FakeWire)>>>,
+}
+
+/// A host that does not keep itself alive: hosts know each other by the wire.
+#[derive(Debug, Clone)]
+pub(super) struct WeakHost {
+    clock: VirtualClock,
+    ceph: FakeCeph,
+    ip: IpAddr,
+    state: Weak<Mutex<State>>,
+    happened: Weak<Notify>,
+    wire: Weak<Mutex<Option<(NodeName, FakeWire)>>>,
+}
+
+impl WeakHost {
+    pub(super) fn upgrade(&self) -> Option<FakeHypervisor> {
+        Some(FakeHypervisor {
+            clock: self.clock.clone(),
+            ceph: self.ceph.clone(),
+            ip: self.ip,
+            state: self.state.upgrade()?,
+            happened: self.happened.upgrade()?,
+            wire: self.wire.upgrade()?,
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -56,6 +88,8 @@ struct State {
     forgotten: BTreeSet<VmId>,
     stubborn: BTreeSet<VmId>,
     available: bool,
+    /// Every process of the host stands still.
+    frozen: bool,
     refusals: VecDeque<String>,
     lost_answers: u32,
     shutdown_takes: Duration,
@@ -134,6 +168,7 @@ impl FakeHypervisor {
                 forgotten: BTreeSet::new(),
                 stubborn: BTreeSet::new(),
                 available: true,
+                frozen: false,
                 refusals: VecDeque::new(),
                 lost_answers: 0,
                 shutdown_takes: Duration::from_secs(2),
@@ -141,7 +176,97 @@ impl FakeHypervisor {
                 journal: Vec::new(),
             })),
             happened: Arc::default(),
+            wire: Arc::default(),
         }
+    }
+
+    /// Connects this host, as node `node`, with the others on `wire`: guests can be sent from and to it.
+    pub fn connect(&self, node: &NodeName, wire: &FakeWire) {
+        *locked(&self.wire) = Some((node.clone(), wire.clone()));
+        wire.join(
+            node,
+            WeakHost {
+                clock: self.clock.clone(),
+                ceph: self.ceph.clone(),
+                ip: self.ip,
+                state: Arc::downgrade(&self.state),
+                happened: Arc::downgrade(&self.happened),
+                wire: Arc::downgrade(&self.wire),
+            },
+        );
+    }
+
+    /// Every process of the host stands still: no guest writes, nothing is sent or received, no shutdown comes to its
+    /// end. Its agent has to be frozen beside.
+    pub fn freeze(&self) {
+        self.settle();
+        locked(&self.state).frozen = true;
+    }
+
+    /// Ends [`FakeHypervisor::freeze`].
+    pub fn thaw(&self) {
+        locked(&self.state).frozen = false;
+        self.happened.notify_one();
+    }
+
+    pub(super) fn is_frozen(&self) -> bool {
+        locked(&self.state).frozen
+    }
+
+    pub(super) fn is_available(&self) -> bool {
+        locked(&self.state).available
+    }
+
+    pub(super) fn has(&self, vm: VmId) -> bool {
+        locked(&self.state).guests.contains_key(&vm)
+    }
+
+    pub(super) fn definition(&self, vm: VmId) -> Option<String> {
+        locked(&self.state).guests.get(&vm).map(|guest| guest.xml.clone())
+    }
+
+    /// The receiving half of a migration. Says whether it could be made.
+    pub(super) fn make_half(&self, vm: VmId, xml: &str, at: BootTime) -> bool {
+        if self.has(vm) {
+            return false;
+        }
+        let made = self
+            .insert(vm, xml, at, PauseReason::Migration, GuestEvent::Arrived)
+            .is_ok();
+        self.happened.notify_one();
+        made
+    }
+
+    /// A change of status by a migration.
+    pub(super) fn set_status(&self, vm: VmId, status: DomainStatus, at: BootTime) {
+        let mut state = locked(&self.state);
+        let Some(guest) = state.guests.get_mut(&vm) else {
+            return;
+        };
+        guest.status = status;
+        match status {
+            DomainStatus::Running => state.journal.push((at, vm, GuestEvent::Resumed)),
+            DomainStatus::Paused(PauseReason::Migration) => {
+                state.journal.push((at, vm, GuestEvent::SwitchedOver));
+            }
+            DomainStatus::Paused(PauseReason::StartingUp | PauseReason::IoError | PauseReason::Other)
+            | DomainStatus::ShuttingDown
+            | DomainStatus::Off
+            | DomainStatus::Crashed => {}
+        }
+        drop(state);
+        self.happened.notify_one();
+    }
+
+    /// The process ends and closes its volumes.
+    pub(super) fn end_in_order(&self, vm: VmId, at: BootTime) {
+        let clients = locked(&self.state).end(vm, at, GuestEvent::Ended);
+        clients.iter().for_each(|client| self.ceph.close(client));
+        self.happened.notify_one();
+    }
+
+    fn wire(&self) -> Option<(NodeName, FakeWire)> {
+        locked(&self.wire).clone()
     }
 
     /// libvirtd goes away (guests stay).
@@ -203,6 +328,9 @@ impl FakeHypervisor {
     pub fn guests_write(&self) {
         let now = self.clock.now();
         self.settle();
+        if self.is_frozen() {
+            return;
+        }
         let running: Vec<_> = locked(&self.state)
             .guests
             .iter()
@@ -248,13 +376,21 @@ impl FakeHypervisor {
 
     fn settle(&self) {
         let now = self.clock.now();
+        if let Some((_, wire)) = self.wire() {
+            wire.settle(now);
+        }
+        if self.is_frozen() {
+            return;
+        }
         let clients = locked(&self.state).settle(now);
         clients.iter().for_each(|client| self.ceph.close(client));
     }
 
     fn next_end(&self) -> Option<BootTime> {
+        let jobs = self.wire().and_then(|(_, wire)| wire.next_deadline());
         let state = locked(&self.state);
-        state.guests.values().filter_map(|guest| guest.ends_at).min()
+        let ends = state.guests.values().filter_map(|guest| guest.ends_at);
+        ends.chain(jobs).min()
     }
 
     fn create(&self, vm: VmId, xml: &str) -> Result<(), HypervisorError> {
@@ -267,13 +403,34 @@ impl FakeHypervisor {
                 return Err(refused(format!("domain {vm} is already active")));
             }
         }
+        self.insert(vm, xml, now, PauseReason::StartingUp, GuestEvent::Created)
+            .map_err(refused)?;
+        let mut state = locked(&self.state);
+        if state.lost_answers > 0 {
+            state.lost_answers -= 1;
+            return Err(unavailable());
+        }
+        Ok(())
+    }
+}
+
+impl FakeHypervisor {
+    /// Makes a process that stands still. If it can't open a volume: what QEMU says.
+    fn insert(
+        &self,
+        vm: VmId,
+        xml: &str,
+        now: BootTime,
+        reason: PauseReason,
+        event: GuestEvent,
+    ) -> Result<(), String> {
         let mut clients = Vec::new();
-        for volume in rbd_volumes(xml).map_err(refused)? {
+        for volume in rbd_volumes(xml)? {
             match self.ceph.open(&volume, self.ip) {
                 Some(client) => clients.push((volume, client)),
                 None => {
                     clients.iter().for_each(|(_, client)| self.ceph.close(client));
-                    return Err(refused(format!("error reading header from {volume}")));
+                    return Err(format!("error reading header from {volume}"));
                 }
             }
         }
@@ -281,18 +438,14 @@ impl FakeHypervisor {
         state.next_pid += 1;
         let guest = Guest {
             xml: xml.to_owned(),
-            status: DomainStatus::Paused(PauseReason::StartingUp),
+            status: DomainStatus::Paused(reason),
             pid: state.next_pid,
             started: now,
             ends_at: None,
             clients,
         };
         state.guests.insert(vm, guest);
-        state.journal.push((now, vm, GuestEvent::Created));
-        if state.lost_answers > 0 {
-            state.lost_answers -= 1;
-            return Err(unavailable());
-        }
+        state.journal.push((now, vm, event));
         Ok(())
     }
 }
@@ -348,8 +501,14 @@ impl Hypervisor for FakeHypervisor {
     async fn resume(&self, vm: VmId) -> Result<(), HypervisorError> {
         let now = self.clock.now();
         self.settle();
+        let busy = self.wire().is_some_and(|(node, wire)| wire.is_busy(vm, &node));
         let mut state = locked(&self.state);
         state.answer()?;
+        if busy {
+            return Err(HypervisorError::Refused {
+                message: "the domain is being migrated".to_owned(),
+            });
+        }
         state.known(vm)?.status = DomainStatus::Running;
         state.journal.push((now, vm, GuestEvent::Resumed));
         drop(state);
@@ -386,6 +545,68 @@ impl Hypervisor for FakeHypervisor {
         };
         clients.iter().for_each(|client| self.ceph.close(client));
         self.happened.notify_one();
+        Ok(Changed::Done)
+    }
+
+    async fn send(&self, vm: VmId, order: &MigrationOrder) -> Result<(), HypervisorError> {
+        let now = self.clock.now();
+        self.settle();
+        {
+            let mut state = locked(&self.state);
+            state.answer()?;
+            if state.known(vm)?.status != DomainStatus::Running {
+                return Err(HypervisorError::Refused {
+                    message: "the domain does not run".to_owned(),
+                });
+            }
+        }
+        let Some((node, wire)) = self.wire() else {
+            return Err(HypervisorError::Refused {
+                message: "this host is connected to no other".to_owned(),
+            });
+        };
+        let job = wire.begin(vm, &node, &order.target, now)?;
+        loop {
+            self.settle();
+            if let Some(outcome) = locked(&job.outcome).take() {
+                self.happened.notify_one();
+                return outcome;
+            }
+            let ended = std::pin::pin!(job.ended.notified());
+            let next = wire.next_deadline().unwrap_or(self.clock.now());
+            select(ended, std::pin::pin!(self.clock.sleep_until(next))).await;
+        }
+    }
+
+    async fn sending(&self, vm: VmId) -> JobReading {
+        self.settle();
+        if !self.is_available() {
+            return JobReading::Unknown;
+        }
+        self.wire()
+            .map_or(JobReading::Idle, |(node, wire)| wire.reading(vm, &node))
+    }
+
+    async fn cancel_sending(&self, vm: VmId) -> Result<Changed, HypervisorError> {
+        self.settle();
+        locked(&self.state).answer()?;
+        let cancelled = self.wire().is_some_and(|(node, wire)| wire.cancel(vm, &node));
+        self.settle();
+        Ok(if cancelled {
+            Changed::Done
+        } else {
+            Changed::AlreadySo
+        })
+    }
+
+    fn end_process(&self, process: &GuestProcess, by: EndBy) -> std::io::Result<Changed> {
+        if !self.processes()?.contains(process) {
+            return Ok(Changed::AlreadySo);
+        }
+        match by {
+            EndBy::Term => self.end_in_order(process.vm, self.clock.now()),
+            EndBy::Kill => self.kill_process(process.vm),
+        }
         Ok(Changed::Done)
     }
 

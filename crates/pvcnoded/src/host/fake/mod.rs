@@ -10,6 +10,7 @@ pub mod power;
 pub mod storage;
 pub mod task;
 pub mod upstream;
+pub mod wire;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -21,6 +22,7 @@ pub use power::{FakeBmc, FakePower};
 pub use storage::{FakeCeph, FakeStorage};
 pub use task::{FakeTask, TaskControl};
 pub use upstream::FakeUpstream;
+pub use wire::{FakeWire, MigrationPhase, MigrationTiming};
 
 /// Locks `mutex` even if a test panicked while it held it: the fake's state is then still the best there is.
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

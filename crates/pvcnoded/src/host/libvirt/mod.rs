@@ -10,6 +10,7 @@
 
 mod figures;
 mod kvm;
+mod migration;
 mod pool;
 mod processes;
 mod records;
@@ -31,8 +32,12 @@ use virt::domain::Domain;
 use virt::error::{Error, ErrorNumber};
 use virt_sys as sys;
 
-use super::{Changed, DomainStatus, GuestProcess, GuestStatistics, Hypervisor, HypervisorError, PauseReason};
+use super::{
+    Changed, DomainStatus, EndBy, GuestProcess, GuestStatistics, Hypervisor, HypervisorError, JobReading,
+    MigrationOrder, PauseReason,
+};
 use figures::Layout;
+pub use migration::Transport;
 use pool::{NoAnswer, Pool};
 use records::records;
 use session::Session;
@@ -52,12 +57,16 @@ const DESTROY_LIMIT: Duration = Duration::from_secs(40);
 /// Threads, and calls that may wait for one.
 const QUESTION_THREADS: (usize, usize) = (2, 16);
 const ACTION_THREADS: (usize, usize) = (4, 64);
+/// A migration keeps its thread until it is over.
+const SENDER_THREADS: (usize, usize) = (8, 8);
+/// Longer than the agent lets a migration go on.
+const SEND_LIMIT: Duration = Duration::from_secs(2 * 3600);
 
 /// The mark that we set on a domain once its vCPUs have been let run, in its live metadata. libvirt gives one reason
-/// for "created paused" and for "paused by hand"; the mark tells them apart, also for a later life of the agent.
+/// for "created paused" and for "paused by hand"; the mark tells them apart, also for a later life of the agent. It names
+/// the host, since it travels with a migrated guest, which has not run here before it is resumed here.
 const RESUMED_URI: &str = "urn:pvc:resumed";
 const RESUMED_KEY: &str = "pvc";
-const RESUMED_MARK: &str = "<resumed/>";
 
 /// libvirt on this host. Clones share the connection and the threads.
 #[derive(Debug, Clone)]
@@ -70,6 +79,10 @@ struct Inner {
     session: Session,
     questions: Pool,
     actions: Pool,
+    senders: Pool,
+    transport: Transport,
+    /// What tells this host's marks from another's: they travel with a migrated guest.
+    host: String,
     acceleration: Acceleration,
     layouts: Arc<Mutex<Layouts>>,
     happened: Arc<Notify>,
@@ -83,13 +96,16 @@ impl Libvirt {
     ///
     /// # Errors
     /// When a thread can't be started.
-    pub fn open(uri: &str) -> io::Result<Libvirt> {
+    pub fn open(uri: &str, transport: Transport) -> io::Result<Libvirt> {
         let happened = Arc::new(Notify::new());
         Ok(Libvirt {
             inner: Arc::new(Inner {
                 session: Session::open(uri, Arc::clone(&happened))?,
                 questions: Pool::start("libvirt-ask", QUESTION_THREADS.0, QUESTION_THREADS.1)?,
                 actions: Pool::start("libvirt-do", ACTION_THREADS.0, ACTION_THREADS.1)?,
+                senders: Pool::start("libvirt-send", SENDER_THREADS.0, SENDER_THREADS.1)?,
+                transport,
+                host: host_mark(),
                 acceleration: kvm::probe(),
                 layouts: Arc::default(),
                 happened,
@@ -177,24 +193,35 @@ fn release(mut domain: Domain) {
     }
 }
 
-fn is_marked_resumed(domain: &Domain) -> Result<bool, Error> {
+fn is_marked_resumed(domain: &Domain, host: &str) -> Result<bool, Error> {
     let kind = i32::try_from(sys::VIR_DOMAIN_METADATA_ELEMENT).unwrap_or(0);
     match domain.get_metadata(kind, Some(RESUMED_URI), sys::VIR_DOMAIN_AFFECT_LIVE) {
-        Ok(_) => Ok(true),
+        Ok(mark) => Ok(mark.contains(host)),
         Err(error) if error.code() == ErrorNumber::NoDomainMetadata => Ok(false),
         Err(error) => Err(error),
     }
 }
 
-fn mark_resumed(domain: &Domain) -> Result<u32, Error> {
+fn mark_resumed(domain: &Domain, host: &str) -> Result<u32, Error> {
     let kind = i32::try_from(sys::VIR_DOMAIN_METADATA_ELEMENT).unwrap_or(0);
     domain.set_metadata(
         kind,
-        Some(RESUMED_MARK),
+        Some(&format!("<resumed host='{host}'/>")),
         Some(RESUMED_KEY),
         Some(RESUMED_URI),
         sys::VIR_DOMAIN_AFFECT_LIVE,
     )
+}
+
+/// A word that is this host's alone and stays so.
+fn host_mark() -> String {
+    let text = std::fs::read_to_string("/etc/machine-id").unwrap_or_default();
+    let word: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    if word.is_empty() {
+        "unknown".to_owned()
+    } else {
+        word
+    }
 }
 
 /// The state and its reason among the figures of a domain.
@@ -206,13 +233,13 @@ fn said(parameters: &figures::Parameters) -> Said {
     status::status(number("state.state"), number("state.reason"))
 }
 
-fn domains(connect: &Connect) -> Result<BTreeMap<VmId, DomainStatus>, Error> {
+fn domains(connect: &Connect, host: &str) -> Result<BTreeMap<VmId, DomainStatus>, Error> {
     let mut found = BTreeMap::new();
     for record in records(connect, sys::VIR_DOMAIN_STATS_STATE)? {
         let status = match said(&record.parameters) {
             Said::Is(status) => status,
             Said::PausedByUser => {
-                match with_domain(connect, record.vm, is_marked_resumed) {
+                match with_domain(connect, record.vm, |domain| is_marked_resumed(domain, host)) {
                     Ok(true) => DomainStatus::Paused(PauseReason::Other),
                     Ok(false) => DomainStatus::Paused(PauseReason::StartingUp),
                     // It ended meanwhile.
@@ -268,7 +295,9 @@ fn word(said: Said) -> &'static str {
 
 impl Hypervisor for Libvirt {
     async fn domains(&self) -> Result<BTreeMap<VmId, DomainStatus>, HypervisorError> {
-        self.ask(QUESTION_LIMIT, None, domains).await
+        let host = self.inner.host.clone();
+        self.ask(QUESTION_LIMIT, None, move |connect| domains(connect, &host))
+            .await
     }
 
     fn processes(&self) -> io::Result<Vec<GuestProcess>> {
@@ -287,10 +316,11 @@ impl Hypervisor for Libvirt {
     }
 
     async fn resume(&self, vm: VmId) -> Result<(), HypervisorError> {
+        let host = self.inner.host.clone();
         self.act(ACTION_LIMIT, vm, move |connect| {
             with_domain(connect, vm, |domain| {
                 domain.resume()?;
-                if let Err(error) = mark_resumed(domain) {
+                if let Err(error) = mark_resumed(domain, &host) {
                     // Paused by hand it would look like a start under way, and be resumed.
                     tracing::warn!(%vm, error = error.message(), "a running domain could not be marked as resumed");
                 }
@@ -320,6 +350,43 @@ impl Hypervisor for Libvirt {
                 Err(error)
             }
         }
+    }
+
+    async fn send(&self, vm: VmId, order: &MigrationOrder) -> Result<(), HypervisorError> {
+        let (order, transport) = (order.clone(), self.inner.transport.clone());
+        self.call(&self.inner.senders, SEND_LIMIT, Some(vm), move |connect| {
+            with_domain(connect, vm, |domain| migration::send(domain, &order, &transport))
+        })
+        .await
+    }
+
+    async fn sending(&self, vm: VmId) -> JobReading {
+        let answer = self
+            .ask(QUESTION_LIMIT, Some(vm), move |connect| {
+                with_domain(connect, vm, migration::reading)
+            })
+            .await;
+        match answer {
+            Ok(reading) => reading,
+            Err(HypervisorError::NoDomain { .. }) => JobReading::Idle,
+            Err(HypervisorError::Unavailable { .. } | HypervisorError::Refused { .. }) => JobReading::Unknown,
+        }
+    }
+
+    async fn cancel_sending(&self, vm: VmId) -> Result<Changed, HypervisorError> {
+        let outcome = self
+            .act(ACTION_LIMIT, vm, move |connect| {
+                with_domain(connect, vm, migration::cancel)
+            })
+            .await;
+        match outcome {
+            Err(HypervisorError::NoDomain { .. }) => Ok(Changed::AlreadySo),
+            other => other,
+        }
+    }
+
+    fn end_process(&self, process: &GuestProcess, by: EndBy) -> io::Result<Changed> {
+        processes::end(Path::new("/proc"), process, by)
     }
 
     async fn statistics(&self) -> Result<BTreeMap<VmId, GuestStatistics>, HypervisorError> {

@@ -8,7 +8,9 @@ use std::path::Path;
 
 use pvc_core::ids::VmId;
 
-use crate::host::GuestProcess;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::host::{Changed, EndBy, GuestProcess};
 
 /// Every guest process below `proc`.
 pub(super) fn guest_processes(proc: &Path) -> io::Result<Vec<GuestProcess>> {
@@ -35,6 +37,30 @@ pub(super) fn guest_processes(proc: &Path) -> io::Result<Vec<GuestProcess>> {
         found.push(GuestProcess { vm, pid, start_ticks });
     }
     Ok(found)
+}
+
+/// Ends `process`, and no other: the process is held by a descriptor before it is looked at, so that its number can't
+/// pass to another one in between.
+pub(super) fn end(proc: &Path, process: &GuestProcess, by: EndBy) -> io::Result<Changed> {
+    let pid = i32::try_from(process.pid).ok().and_then(Pid::from_raw);
+    let pid = pid.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "not a process id"))?;
+    let held = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(held) => held,
+        Err(rustix::io::Errno::SRCH) => return Ok(Changed::AlreadySo),
+        Err(error) => return Err(error.into()),
+    };
+    if !guest_processes(proc)?.contains(process) {
+        return Ok(Changed::AlreadySo);
+    }
+    let signal = match by {
+        EndBy::Term => Signal::TERM,
+        EndBy::Kill => Signal::KILL,
+    };
+    match pidfd_send_signal(&held, signal) {
+        Ok(()) => Ok(Changed::Done),
+        Err(rustix::io::Errno::SRCH) => Ok(Changed::AlreadySo),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn unless_gone(read: io::Result<Vec<u8>>) -> io::Result<Option<Vec<u8>>> {
@@ -127,6 +153,35 @@ mod tests {
         assert_eq!(guest_processes(dir.path()).unwrap(), []);
         std::fs::write(dir.path().join("70/stat"), "70 (qemu").unwrap();
         assert!(guest_processes(dir.path()).is_err());
+    }
+
+    // A guest that libvirt has forgotten is ended by its number, which may have passed to anything.
+    #[test]
+    fn only_the_very_process_is_ended() {
+        // A shell that carries a guest's words in its command line, as an emulator does.
+        #[expect(clippy::disallowed_methods, reason = "a process of the test's own")]
+        let mut child = std::process::Command::new("/bin/sh")
+            .args(["-c", "read line; exit 0", "emulator", "-uuid", UUID])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let proc = Path::new("/proc");
+        let found = loop {
+            let mut found = guest_processes(proc).unwrap();
+            found.retain(|process| process.pid == child.id());
+            if let Some(found) = found.pop() {
+                break found;
+            }
+        };
+        let former = GuestProcess {
+            start_ticks: found.start_ticks - 1,
+            ..found.clone()
+        };
+        assert_eq!(end(proc, &former, EndBy::Kill).unwrap(), Changed::AlreadySo);
+        assert!(child.try_wait().unwrap().is_none());
+        assert_eq!(end(proc, &found, EndBy::Kill).unwrap(), Changed::Done);
+        child.wait().unwrap();
+        assert_eq!(end(proc, &found, EndBy::Kill).unwrap(), Changed::AlreadySo);
     }
 
     #[test]

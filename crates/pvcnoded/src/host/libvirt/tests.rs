@@ -14,12 +14,16 @@ fn xml(vm: VmId) -> String {
     )
 }
 
+fn transport() -> Transport {
+    Transport::plain("pvc.local")
+}
+
 /// A host of one's own: every connection to `test:///default` sees the same, so the host comes from a file.
 async fn host() -> (tempfile::TempDir, Libvirt) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("host.xml");
     std::fs::write(&path, "<node/>").unwrap();
-    let libvirt = Libvirt::open(&format!("test://{}", path.display())).unwrap();
+    let libvirt = Libvirt::open(&format!("test://{}", path.display()), transport()).unwrap();
     connected(&libvirt).await;
     (dir, libvirt)
 }
@@ -150,7 +154,7 @@ async fn figures_come_for_every_active_guest() {
 // A node without libvirtd starts its agent all the same; what is asked of it is answered at once, and without panic.
 #[tokio::test]
 async fn without_libvirtd_every_call_says_so_at_once() {
-    let libvirt = Libvirt::open("test:///no/such/file").unwrap();
+    let libvirt = Libvirt::open("test:///no/such/file", transport()).unwrap();
     let start = HostClock.now();
     let outcome = libvirt.domains().await;
     assert!(
@@ -166,7 +170,7 @@ async fn without_libvirtd_every_call_says_so_at_once() {
 async fn a_connection_comes_when_libvirt_does() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("host.xml");
-    let libvirt = Libvirt::open(&format!("test://{}", path.display())).unwrap();
+    let libvirt = Libvirt::open(&format!("test://{}", path.display()), transport()).unwrap();
     assert!(libvirt.domains().await.is_err());
     std::fs::write(&path, "<node/>").unwrap();
     connected(&libvirt).await;

@@ -368,9 +368,9 @@ fn a_process_that_libvirt_does_not_know_is_met_by_no_second_one() {
         .unwrap();
     by_hand.cluster.hosts[0].hypervisor.forget(VM);
     assert_eq!(by_hand.carry_out(&task), TaskOutcome::TryLater);
-    assert_eq!(by_hand.events(), [GuestEvent::Created]);
+    // It is ended by its process id.
+    assert_eq!(by_hand.events(), [GuestEvent::Created, GuestEvent::Ended]);
     assert_eq!(by_hand.cluster.state(), VmState::Start);
-    assert!(by_hand.owner().is_some());
 }
 
 #[test]

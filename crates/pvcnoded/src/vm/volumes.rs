@@ -1,0 +1,140 @@
+//! A guest's volumes: who uses them, and which Ceph clients its process has opened.
+
+use std::collections::BTreeMap;
+
+use futures::future::join_all;
+use pvc_common::clock::Clock;
+use pvc_common::keys;
+use pvc_common::store::{ReadError, Store, StoreExt as _};
+use pvc_core::guest_xml::{self, DiskAccess};
+use pvc_core::ids::{CephClient, VmId, VolumeId};
+use pvc_core::volume_use::{RbdLock, VolumeUse};
+
+use super::VmParts;
+use crate::host::{Hypervisor, Storage, StorageError};
+
+/// The volumes of a guest, with how it uses them.
+pub(super) type Volumes = BTreeMap<VolumeId, DiskAccess>;
+
+/// Why a guest's volumes are not known.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum VolumesError {
+    #[error("failed to read its definition")]
+    Read(#[source] ReadError),
+    #[error("its definition: {0}")]
+    Definition(String),
+}
+
+/// The guest's stored definition and the volumes in it.
+pub(super) async fn read_volumes<S: Store, C: Clock, H: Hypervisor, T: Storage>(
+    parts: &VmParts<S, C, H, T>,
+    vm: VmId,
+) -> Result<(String, Volumes), VolumesError> {
+    let xml = parts
+        .store
+        .require(&keys::domain(vm).xml())
+        .await
+        .map_err(VolumesError::Read)?
+        .value;
+    let guest = guest_xml::parse(&xml).map_err(|error| VolumesError::Definition(error.to_string()))?;
+    let volumes = guest
+        .volumes()
+        .map(|(volume, access)| (volume.clone(), access))
+        .collect();
+    Ok((xml, volumes))
+}
+
+/// Who uses the volumes now.
+pub(super) async fn uses<S: Store, C: Clock, H: Hypervisor, T: Storage>(
+    parts: &VmParts<S, C, H, T>,
+    volumes: &Volumes,
+) -> Result<BTreeMap<VolumeId, VolumeUse>, StorageError> {
+    let looks = volumes.keys().map(|volume| async move {
+        let seen = parts.storage.volume_use(volume).await?;
+        Ok((volume.clone(), seen))
+    });
+    join_all(looks).await.into_iter().collect()
+}
+
+/// The watchers among `seen`.
+pub(super) fn watchers(seen: BTreeMap<VolumeId, VolumeUse>) -> BTreeMap<VolumeId, Vec<CephClient>> {
+    seen.into_iter()
+        .map(|(volume, seen)| (volume, seen.watchers))
+        .collect()
+}
+
+/// What a process on this host has opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Opened {
+    /// These clients: at least one for each volume that it writes.
+    All(Vec<CephClient>),
+    /// Not yet this volume.
+    Missing(VolumeId),
+}
+
+/// The clients that a new process of the guest has opened: watchers at one of our own addresses that were not there
+/// `before` and are not on record for other guests.
+pub(super) fn opened<S, C, H, T>(
+    parts: &VmParts<S, C, H, T>,
+    volumes: &Volumes,
+    seen: &BTreeMap<VolumeId, VolumeUse>,
+    before: &BTreeMap<VolumeId, Vec<CephClient>>,
+    of_others: &[CephClient],
+) -> Opened {
+    let mut clients = Vec::new();
+    for (volume, seen) in seen {
+        let known = before.get(volume).map(Vec::as_slice).unwrap_or_default();
+        let fresh: Vec<_> = seen
+            .watchers
+            .iter()
+            .filter(|client| {
+                parts.storage_addresses.contains(&client.ip())
+                    && !known.contains(client)
+                    && !of_others.contains(client)
+            })
+            .cloned()
+            .collect();
+        if fresh.is_empty() && volumes.get(volume) != Some(&DiskAccess::ReadOnly) {
+            return Opened::Missing(volume.clone());
+        }
+        clients.extend(fresh);
+    }
+    clients.sort();
+    clients.dedup();
+    Opened::All(clients)
+}
+
+/// Bars what `clients` have left on the volumes and removes their locks, for a guest whose process is gone. Answers
+/// with how many clients had left anything.
+pub(super) async fn clear_remnants<S: Store, C: Clock, H: Hypervisor, T: Storage>(
+    parts: &VmParts<S, C, H, T>,
+    volumes: &Volumes,
+    clients: &[CephClient],
+) -> Result<usize, StorageError> {
+    let seen = uses(parts, volumes).await?;
+    let mut left: Vec<CephClient> = Vec::new();
+    let mut locks: Vec<(&VolumeId, &RbdLock)> = Vec::new();
+    for (volume, seen) in &seen {
+        left.extend(
+            seen.watchers
+                .iter()
+                .filter(|client| clients.contains(client))
+                .cloned(),
+        );
+        for lock in seen.locks.iter().filter(|lock| clients.contains(&lock.client)) {
+            left.push(lock.client.clone());
+            locks.push((volume, lock));
+        }
+    }
+    left.sort();
+    left.dedup();
+    if left.is_empty() {
+        return Ok(0);
+    }
+    // Barred before its lock goes: else it could take the lock again.
+    parts.storage.blocklist(&left).await?;
+    for (volume, lock) in locks {
+        parts.storage.remove_lock(volume, lock).await?;
+    }
+    Ok(left.len())
+}
