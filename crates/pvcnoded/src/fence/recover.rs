@@ -71,7 +71,18 @@ pub(super) struct Recovered {
     /// Guests that the proof does not cover.
     pub(super) left: Vec<VmId>,
     /// Guests that could not be recovered now.
-    pub(super) again: u32,
+    pub(super) again: usize,
+    /// Why the first of them could not.
+    pub(super) reason: String,
+}
+
+impl Recovered {
+    fn not_now(&mut self, vm: VmId, reason: &str) {
+        self.again += 1;
+        if self.again == 1 {
+            self.reason = format!("guest {vm}: {reason}");
+        }
+    }
 }
 
 /// What the clearing of volumes goes by.
@@ -225,7 +236,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
                 Ok(Outcome::Left) => recovered.left.push(vm),
                 Ok(Outcome::Again(reason)) => {
                     warn!(%vm, node = %victim.node, reason, "a guest of a dead node is not recovered yet");
-                    recovered.again += 1;
+                    recovered.not_now(vm, &reason);
                 }
                 // The lock is gone or the store does not answer: that is no matter of one guest.
                 Err(FenceError::Write(
@@ -236,7 +247,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
                 )) => return Err(error.into()),
                 Err(error) => {
                     warn!(%vm, node = %victim.node, %error, "a guest of a dead node is not recovered yet");
-                    recovered.again += 1;
+                    recovered.not_now(vm, &error.to_string());
                 }
             }
         }

@@ -518,11 +518,18 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
     ) -> Result<bool, FenceError> {
         let recovered = self.parts.recover(book, victim, proof, &sight.silent()).await?;
         let changed = recovered.moved > 0 || !recovered.parked.is_empty();
-        let left_changed = book
+        let waits_for = match recovered.again {
+            0 => String::new(),
+            count => format!(
+                "{count} of its guests can't be recovered yet ({})",
+                recovered.reason
+            ),
+        };
+        let noted = book
             .record
             .as_ref()
-            .is_some_and(|record| record.left != recovered.left);
-        if changed || left_changed {
+            .is_some_and(|record| record.left == recovered.left && record.waits_for == waits_for);
+        if changed || !noted {
             book.change(|record| {
                 for vm in &recovered.parked {
                     if !record.parked.contains(vm) {
@@ -530,6 +537,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
                     }
                 }
                 record.left.clone_from(&recovered.left);
+                record.waits_for.clone_from(&waits_for);
             });
             let mut parts = Vec::new();
             let mut say = |count: usize, what: &str| {
@@ -546,8 +554,12 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
                 recovered.left.len(),
                 "left where they are, since the proof says nothing about them",
             );
-            let text = parts.join(", ");
-            book.note(text);
+            if !waits_for.is_empty() {
+                parts.push(waits_for.clone());
+            }
+            if !parts.is_empty() {
+                book.note(parts.join(", "));
+            }
             book.write(Txn::new()).await?;
         }
         pause::point("fence-recovered");
