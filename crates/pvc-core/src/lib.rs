@@ -16,6 +16,7 @@
 //! * [`records`]: the JSON values of the coordination protocol (leases, owners).
 //! * [`role`]: the primary role: who may hold the floating addresses.
 //! * [`upstream`]: whether a node reaches the upstream network.
+//! * [`storage_loss`]: what a node does that has lost the storage network alone.
 //! * [`time`]: the host's boot clock as a value.
 pub mod bmc;
 pub mod drain;
@@ -29,6 +30,7 @@ pub mod protection;
 pub mod records;
 pub mod role;
 pub mod states;
+pub mod storage_loss;
 pub mod time;
 pub mod upstream;
 pub mod vm;

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use pvc_core::hold::HoldReason;
 use pvc_core::role::OwnUpstream;
+use pvc_core::storage_loss::{StorageLossPolicy, StorageSight};
 use pvc_core::time::BootTime;
 use tokio::sync::watch;
 
@@ -29,6 +30,7 @@ pub struct AgentState {
     node_right: NodeRight,
     hold: Hold,
     upstream: UpstreamSight,
+    storage: StorageState,
 }
 
 impl AgentState {
@@ -39,6 +41,7 @@ impl AgentState {
             node_right: NodeRight::default(),
             hold: Hold::default(),
             upstream: UpstreamSight::default(),
+            storage: StorageState::default(),
         }
     }
 
@@ -77,6 +80,11 @@ impl AgentState {
     /// Whether it holds still since the store may tell of the past. Whoever starts, ends, claims or fences asks.
     pub fn hold(&self) -> &Hold {
         &self.hold
+    }
+
+    /// Whether it reaches its storage.
+    pub fn storage(&self) -> &StorageState {
+        &self.storage
     }
 
     /// Whether it reaches the upstream network.
@@ -123,6 +131,34 @@ impl Hold {
 
     fn lock(&self) -> MutexGuard<'_, Option<(BootTime, HoldReason)>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether this node reaches its storage, and what follows for its guests if not. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct StorageState {
+    state: Arc<Mutex<(StorageSight, StorageLossPolicy)>>,
+}
+
+impl StorageState {
+    /// What is known now.
+    pub fn sight(&self) -> StorageSight {
+        self.lock().0
+    }
+
+    /// The looks tell this, and the settings that.
+    pub fn set(&self, sight: StorageSight, policy: StorageLossPolicy) {
+        *self.lock() = (sight, policy);
+    }
+
+    /// Whether this node's guests are ended and given up.
+    pub fn ends_guests(&self, now: BootTime) -> bool {
+        let (sight, policy) = *self.lock();
+        sight.ends_guests(policy, now)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, (StorageSight, StorageLossPolicy)> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -10,6 +10,7 @@
 //! * [`drain`]: this node is emptied and filled again.
 //! * [`heartbeat`]: what is measured here, for people.
 //! * [`role`]: this node's part in the primary role.
+//! * [`storage_loss`]: whether a node with guests reaches its storage.
 //! * [`upstream`]: whether this node reaches the upstream network.
 //! * [`vm`]: guests on this node.
 //! * [`stats`]: figures of the node and its guests.
@@ -28,5 +29,6 @@ pub mod placement;
 pub mod registration;
 pub mod role;
 pub mod stats;
+pub mod storage_loss;
 pub mod upstream;
 pub mod vm;

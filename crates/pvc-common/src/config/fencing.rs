@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pvc_core::bmc::{FailingBmc, IdentityPolicy};
+use pvc_core::storage_loss::StorageLossPolicy;
 
 use super::finding::Problem;
 use super::section::{Section, Value};
@@ -34,6 +35,8 @@ pub struct Fencing {
     /// What is asked of a BMC before its "off" is taken for a proof (`bmc_identity`). Default `strict`: the node has
     /// verified that the BMC is its own. With `lenient` nothing must speak against it.
     pub bmc_identity: IdentityPolicy,
+    /// What becomes of this node's guests when it loses the storage network alone. Default: they wait.
+    pub storage_loss: StorageLossPolicy,
 }
 
 impl Fencing {
@@ -97,6 +100,18 @@ impl Value for IdentityPolicy {
     }
 }
 
+impl Value for StorageLossPolicy {
+    const EXPECTED: &'static str = "one of wait, restart";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        match text {
+            "wait" => Ok(StorageLossPolicy::Wait),
+            "restart" => Ok(StorageLossPolicy::Restart),
+            _ => Err(String::new()),
+        }
+    }
+}
+
 /// A BMC.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bmc {
@@ -147,6 +162,7 @@ pub(super) fn read(section: &mut Section<'_>, node_number: u32) -> Option<Fencin
                 section.or("bmc_identity", IdentityPolicy::Strict),
             )
         });
+    let storage_loss = section.or("storage_loss", StorageLossPolicy::Wait);
     let bmc = section.optional_section("ipmi", |section| {
         let hostname = section.required::<HostTemplate>("hostname");
         let username = section.required::<String>("username");
@@ -167,6 +183,7 @@ pub(super) fn read(section: &mut Section<'_>, node_number: u32) -> Option<Fencin
         bmc,
         failing_bmc,
         bmc_identity,
+        storage_loss,
     })
 }
 

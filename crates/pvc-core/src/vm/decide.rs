@@ -51,6 +51,8 @@ pub enum NodeFitness {
     Fenced,
     /// The store may tell of the past: nothing at all is done about any guest.
     OnHold,
+    /// It has lost its storage for so long that its guests are ended and given up, as its settings say.
+    StorageLost,
 }
 
 /// A shutdown under way.
@@ -171,6 +173,8 @@ pub enum DestroyReason {
     Fenced,
     /// It is what is left of a migration, and no licence for it is on record.
     HalfOfMigration,
+    /// Its storage can't be reached for so long that it is to start afresh.
+    StorageLost,
 }
 
 impl fmt::Display for DestroyReason {
@@ -181,6 +185,7 @@ impl fmt::Display for DestroyReason {
             DestroyReason::OwnedElsewhere(node) => write!(f, "{node} owns it"),
             DestroyReason::Unowned => f.write_str("nobody owns it and it should run elsewhere"),
             DestroyReason::ClientsNotRecorded => f.write_str("its Ceph clients were never recorded"),
+            DestroyReason::StorageLost => f.write_str("its storage can't be reached from here"),
             DestroyReason::Crashed => f.write_str("it has crashed"),
             DestroyReason::Fenced => f.write_str("this node has been fenced"),
             DestroyReason::HalfOfMigration => f.write_str("it is left of a migration that has ended"),
@@ -234,11 +239,23 @@ pub fn next_vm_step(view: &VmView<'_>) -> VmStep {
     if view.fitness == NodeFitness::OnHold {
         return VmStep::Leave(Calm::NotFit(NodeFitness::OnHold));
     }
+    if view.fitness == NodeFitness::StorageLost && waits_for_storage(view) {
+        return VmStep::Destroy(DestroyReason::StorageLost);
+    }
     match view.process {
         Presence::Unknown => VmStep::Leave(Calm::ProcessesUnknown),
         Presence::Present => next_with_process(view),
         Presence::Absent => next_without_process(view),
     }
+}
+
+/// It should run, and its process is here on record as ours: all it can do is wait for its storage.
+fn waits_for_storage(view: &VmView<'_>) -> bool {
+    view.process == Presence::Present
+        && view.record.state == VmState::Start
+        && view.record.node == *view.me
+        && view.record.incoming.is_none()
+        && matches!(ownership(view), Ownership::ThisBoot(owner) if owner.incarnation == *view.incarnation)
 }
 
 /// Whose the guest is, seen from this node.

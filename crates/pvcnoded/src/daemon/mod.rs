@@ -55,9 +55,11 @@ use crate::host::libvirt::Libvirt;
 use crate::host::network::{KernelNetwork, ensure_bridges};
 use crate::host::power::Ipmitool;
 use crate::host::power::machine::HostGuid;
+use crate::host::reach::Monitors;
 use crate::host::upstream::HostUpstream;
 use crate::node_lease::Hearing;
 use crate::registration::{Registrant, RegistrationError, register};
+use crate::storage_loss::StorageWatcher;
 use crate::upstream::UpstreamWatcher;
 use guests::Guests;
 use lease_thread::LeaseThread;
@@ -247,6 +249,9 @@ impl Daemon {
         loops.spawn(watch_bmc(&self.config, &store));
         loops.spawn(tell_when_running(agent.clone()));
         loops.spawn(hold.run(|status| tell_systemd(&[NotifyState::Status(status)])));
+        if let Some(storage) = watch_storage(&self.config, &store, &agent, guests.statistics()) {
+            loops.spawn(storage);
+        }
         if let Some(upstream) = watch_upstream(&self.config, &store, &agent) {
             loops.spawn(upstream);
         }
@@ -489,6 +494,66 @@ async fn say_whether_on_hold(hold: &mut HoldKeeper<ZooKeeperStore, HostClock, Li
         warn!(%error, "failed to say whether this node is on hold");
         HostClock.sleep(STORE_RETRY).await;
     }
+}
+
+/// The watch of the storage network, on a node that runs guests and knows a monitor on another host.
+fn watch_storage(
+    config: &Config,
+    store: &ZooKeeperStore,
+    agent: &AgentState,
+    hypervisor: Option<Libvirt>,
+) -> Option<impl Future<Output = ()> + Send + use<>> {
+    if !config.subsystems.storage {
+        return None;
+    }
+    let addresses = monitors_elsewhere(config);
+    if addresses.is_empty() {
+        return None;
+    }
+    let watcher = StorageWatcher::new(
+        store.clone(),
+        HostClock,
+        hypervisor?,
+        Monitors { addresses },
+        config.node.clone(),
+        agent.clone(),
+        config.fencing.storage_loss,
+    );
+    Some(watcher.run())
+}
+
+/// The monitors that are not on this host: by address where that follows from a node's name, so that a dead name server
+/// does not look like a dead storage network.
+fn monitors_elsewhere(config: &Config) -> Vec<String> {
+    let storage = &config.cluster.networks.storage;
+    let own = storage.ipv4.node_address.to_string();
+    config
+        .ceph
+        .monitor_hosts
+        .iter()
+        .filter_map(|host| {
+            let node = config
+                .cluster
+                .coordinator_nodes
+                .iter()
+                .find(|node| *host == format!("{node}.{}", storage.domain));
+            match node {
+                Some(node) if *node == config.node => None,
+                Some(node) => Some(
+                    storage
+                        .ipv4
+                        .address_of(node)
+                        .map_or(host.clone(), |ip| ip.to_string()),
+                ),
+                None => Some(host.clone()),
+            }
+        })
+        .filter(|host| *host != own)
+        .map(|host| match host.contains(':') {
+            true => format!("[{host}]:{}", config.ceph.monitor_port),
+            false => format!("{host}:{}", config.ceph.monitor_port),
+        })
+        .collect()
 }
 
 /// The watch of the upstream network, on a coordinator that is to look.

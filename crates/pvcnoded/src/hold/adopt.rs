@@ -254,6 +254,7 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
             domain.owner().path().to_owned(),
             former_hold.path().to_owned(),
             fence_key.path().to_owned(),
+            domain.incoming().path().to_owned(),
         ];
         let znodes = self.parts.store.read_many(&paths).await?;
         let at = |index: usize| znodes.get(index).and_then(Option::as_ref);
@@ -262,6 +263,7 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
         let owner = domain.owner().decode_required(at(2))?;
         let hold = former_hold.decode(at(3))?.and_then(|hold| hold.value);
         let fence = fence_key.decode_required(at(4))?;
+        let incoming = domain.incoming().decode_required(at(5))?;
         if owner
             .value
             .as_ref()
@@ -307,6 +309,10 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
                 .set(&domain.owner(), &Some(taken), owner.version);
         if node.value != *me {
             txn = txn.set(&domain.node(), me, node.version);
+        }
+        if incoming.value.is_some() {
+            // A migration of the past.
+            txn = txn.set(&domain.incoming(), &None, incoming.version);
         }
         if state.value != VmState::Start {
             // It runs: that is what counts now, whatever the store remembers of it.

@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pvc_common::clock::Clock;
+use pvc_common::faults::{self, Fault, fault_id};
 use pvc_common::keys;
 use pvc_common::store::{ReadError, Store, StoreError, Txn, Znode, ZnodeVersion};
 use pvc_core::hold::{HeldNote, HoldPhase, HoldReason, HoldRecord, StoreMemory, StoreReading, judge_store};
 use pvc_core::ids::{Incarnation, NodeName, VmId};
 use pvc_core::records::Owner;
 use pvc_core::time::BootTime;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::adopt::{Adopting, PeerWatch};
 use super::memory_file::{Durability, MemoryFile};
@@ -20,6 +21,10 @@ use crate::registration::wall_seconds;
 
 /// What the service manager is told of an agent that is not on hold.
 const RUNNING: &str = "running";
+/// The fault of a node on hold, before its name.
+const FAULT: &str = "NODE_ON_HOLD";
+/// What it takes from the cluster's health, in percent.
+const FAULT_DELTA: u32 = 50;
 /// Between two comparisons while all is well.
 const PERIOD: Duration = Duration::from_secs(5);
 /// Between two looks while on hold: an administrator waits.
@@ -61,6 +66,7 @@ pub struct HoldKeeper<S, C, H> {
     pub(super) adopting: Option<Adopting>,
     pub(super) peers: PeerWatch,
     failing: bool,
+    fault_cleared: bool,
 }
 
 /// What is read in a comparison, all as of one moment.
@@ -89,6 +95,7 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
             adopting: None,
             peers: PeerWatch::default(),
             failing: false,
+            fault_cleared: false,
         }
     }
 
@@ -180,6 +187,11 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
     }
 
     async fn free_round(&mut self) -> Result<(), ReadError> {
+        if !self.fault_cleared {
+            // Left by this hold, or by one of an earlier life.
+            let cleared = faults::clear(&self.parts.store, &fault_id(&[FAULT, self.parts.me.as_str()])).await;
+            self.fault_cleared = cleared.is_ok();
+        }
         if let Some((reason, order)) = self.compare().await? {
             self.go_on_hold(reason, order).await;
             let phase = self.phase();
@@ -198,7 +210,24 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
                 self.go_on_hold(reason, order).await;
             }
         }
+        self.raise_fault().await;
         self.held_step().await
+    }
+
+    /// A node on hold is something that a person must look at. What can't be written now is written in the next round.
+    async fn raise_fault(&self) {
+        let Some((_, reason)) = self.parts.agent.hold().reason() else {
+            return;
+        };
+        let message = format!(
+            "Node {} is on hold: {reason}. It starts, ends and fences nothing; see what runs where, then order \
+             'pvc cluster adopt'",
+            self.parts.me
+        );
+        let fault = Fault::new(&[FAULT, self.parts.me.as_str()], FAULT_DELTA, message);
+        if let Err(error) = faults::raise(&self.parts.store, &self.parts.clock, &fault).await {
+            debug!(%error, "the fault of the hold was not written");
+        }
     }
 
     /// The processes of guests on this host, as `/proc` shows them; `None` if it can't be read.
@@ -335,6 +364,7 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
         self.memory = StoreMemory::default();
         self.known = false;
         self.adopting = None;
+        self.fault_cleared = false;
         self.peers = PeerWatch::default();
         self.write(Durability::Synced).await;
         self.parts.agent.hold().lift();

@@ -13,6 +13,7 @@ pub mod lifetime;
 mod netlink;
 pub mod network;
 pub mod power;
+pub mod reach;
 pub mod services;
 #[cfg(test)]
 mod testing;

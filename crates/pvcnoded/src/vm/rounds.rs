@@ -277,6 +277,8 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
             NodeFitness::LeaseEnded
         } else if fenced {
             NodeFitness::Fenced
+        } else if self.parts.agent.storage().ends_guests(now) {
+            NodeFitness::StorageLost
         } else {
             NodeFitness::Fit
         }

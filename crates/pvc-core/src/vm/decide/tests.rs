@@ -565,3 +565,47 @@ fn a_fenced_boot_ends_its_guests_and_the_word_dead_ends_none() {
     };
     assert_eq!(step(&called_dead), VmStep::Leave(Calm::Runs));
 }
+
+#[test]
+fn on_hold_nothing_is_done_about_any_guest() {
+    // The store tells of the past: every step that it asks for may end or double a healthy guest.
+    for state in VmState::ALL {
+        for owner in [None, ours(), owner("hv2", life('2', '2', 1), clients())] {
+            for case in [running(*state), resting(*state)] {
+                let case = Case {
+                    owner: owner.clone(),
+                    fitness: NodeFitness::OnHold,
+                    ..case
+                };
+                let calm = VmStep::Leave(Calm::NotFit(NodeFitness::OnHold));
+                assert_eq!(step(&case), calm, "{state}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_node_that_gives_its_guests_up_for_lost_storage_ends_those_that_should_run_here_and_starts_none() {
+    let lost = |case: Case| Case {
+        fitness: NodeFitness::StorageLost,
+        ..case
+    };
+    let ended = VmStep::Destroy(DestroyReason::StorageLost);
+    assert_eq!(step(&lost(running(VmState::Start))), ended);
+    let paused = Case {
+        domain: DomainReading::Is(DomainStatus::Paused(PauseReason::IoError)),
+        ..running(VmState::Start)
+    };
+    assert_eq!(step(&lost(paused)), ended);
+    let unfit = VmStep::Leave(Calm::NotFit(NodeFitness::StorageLost));
+    assert_eq!(step(&lost(resting(VmState::Start))), unfit);
+    // What is moving, or was asked to stop, goes its way.
+    for state in [VmState::Migrate, VmState::Shutdown] {
+        assert_eq!(step(&lost(running(state))), step(&running(state)));
+    }
+    let receiving = Case {
+        incoming: incoming("hv2", life('2', '2', 1), HandOver::Accepted),
+        ..running(VmState::Start)
+    };
+    assert_eq!(step(&lost(receiving)), VmStep::Send);
+}
