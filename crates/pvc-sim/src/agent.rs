@@ -10,19 +10,28 @@ use futures::future::{Either, select, select_all};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use pvc_common::clock::Clock as _;
 use pvc_common::keys;
+use pvc_common::keys::values::RunningDomains;
 use pvc_common::schema::{self, Prepared};
 use pvc_common::secret::Secret;
 use pvc_common::store::{Store as _, Txn, Watch as _};
+use pvc_core::bmc::{FailingBmc, IdentityPolicy};
+use pvc_core::fence::{RecoveryPolicy, SuspicionSettings};
 use pvc_core::ids::{Incarnation, NodeName};
 use pvc_core::records::NodeAddresses;
 use pvc_core::role::RoleTiming;
 use pvc_core::states::{DaemonMode, DaemonState};
 use pvcnoded::agent::{AgentPhase, AgentState, Pulse};
+use pvcnoded::bmc::{BmcSettings, BmcWatch};
+use pvcnoded::drain::{DrainParts, DrainRounds};
+use pvcnoded::fence::{FenceParts, FenceSettings, Fencer, OwnFence, StorageProof};
+use pvcnoded::hold::{HoldKeeper, HoldParts, MemoryFile};
 use pvcnoded::host::fake::VirtualClock;
 use pvcnoded::host::fake::upstream::FakeUpstream;
+use pvcnoded::host::power::BmcAccess;
+use pvcnoded::host::power::machine::MachineGuid;
 use pvcnoded::host::{HostNetwork as _, Hypervisor as _, RoleAddress};
-use pvcnoded::node_lease::NodeLeaseKeeper;
-use pvcnoded::registration::{Registrant, RegistrationError, register};
+use pvcnoded::node_lease::{Hearing, NodeLeaseKeeper};
+use pvcnoded::registration::{Registrant, RegistrationError, register, wall_seconds};
 use pvcnoded::role::{RoleKeeper, RoleParts, RoleServices, TenureFile};
 use pvcnoded::upstream::UpstreamWatcher;
 use pvcnoded::vm::{VmParts, VmRounds, carry_out};
@@ -30,13 +39,24 @@ use pvcnoded::vm::{VmParts, VmRounds, carry_out};
 use crate::executor::Spawner;
 use crate::hooks::{Demand, Gate};
 use crate::seams::{SimHypervisor, SimNetwork, SimPower, SimStorage, SimStore};
-use crate::{bmc_name, cluster_ip};
+use crate::{bmc_name, cluster_ip, machine_guid};
 
 /// As in the daemon's loop of the guests.
 const POLL: Duration = Duration::from_secs(5);
 const SETTLE: Duration = Duration::from_millis(50);
+/// Guests here shut down in 2 s, or never.
+const SHUTDOWN: Duration = Duration::from_secs(20);
 /// As the daemon's heartbeat.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// The settings of the daemons' defaults.
+const FENCE_SETTINGS: FenceSettings = FenceSettings {
+    suspicion: SuspicionSettings::after(Duration::from_millis(5900)),
+    recovery: RecoveryPolicy::Move,
+    storage_proof: StorageProof::Allowed,
+    bmc_identity: IdentityPolicy::Lenient,
+    failing_bmc: FailingBmc::IsTried,
+};
 
 /// What one life of an agent is made of.
 pub(crate) struct AgentParts {
@@ -53,12 +73,22 @@ pub(crate) struct AgentParts {
     pub(crate) network: SimNetwork,
     pub(crate) hypervisor: SimHypervisor,
     pub(crate) storage: SimStorage,
-    #[allow(dead_code, reason = "for the loop that looks after the BMC")]
     pub(crate) power: SimPower,
     pub(crate) upstream: FakeUpstream,
     pub(crate) gate: Gate,
     pub(crate) runtime_directory: PathBuf,
+    pub(crate) state_directory: PathBuf,
     pub(crate) agent: AgentState,
+}
+
+/// What the host's firmware says of itself.
+#[derive(Debug, Clone)]
+struct Machine(String);
+
+impl MachineGuid for Machine {
+    async fn read(&self) -> Result<String, String> {
+        Ok(self.0.clone())
+    }
 }
 
 /// The API answers at once.
@@ -93,9 +123,20 @@ pub(crate) async fn live(parts: AgentParts, spawner: Spawner) {
             upstream: None,
         },
     };
+    let mut hold = HoldKeeper::new(HoldParts {
+        store: parts.store.clone(),
+        clock: clock.clone(),
+        hypervisor: Some(parts.hypervisor.clone()),
+        me: me.clone(),
+        incarnation: parts.incarnation.clone(),
+        agent: agent.clone(),
+        file: MemoryFile::in_directory(&parts.state_directory),
+    });
     let version = loop {
         match schema::prepare(&parts.store, clock, me).await {
-            Ok(Prepared::Initialised | Prepared::Migrated { .. } | Prepared::AlreadySo) => {
+            Ok(Prepared::Initialised | Prepared::Migrated { .. } | Prepared::AlreadySo)
+                if hold.before_registration().await.is_ok() =>
+            {
                 match register(&parts.store, clock, &registrant, agent.node_right()).await {
                     Ok(version) => break version,
                     Err(RegistrationError::NameTaken { .. } | RegistrationError::Copied { .. }) => {
@@ -116,10 +157,11 @@ pub(crate) async fn live(parts: AgentParts, spawner: Spawner) {
                     ) => {}
                 }
             }
-            Ok(Prepared::WaitingFor { .. }) | Err(_) => {}
+            Ok(_) | Err(_) => {}
         }
         clock.sleep(Duration::from_secs(1)).await;
     };
+    let hearing = Hearing::new();
     let mut lease = NodeLeaseKeeper::new(
         parts.lease_store.clone(),
         clock.clone(),
@@ -129,6 +171,10 @@ pub(crate) async fn live(parts: AgentParts, spawner: Spawner) {
         agent.node_right().clone(),
         Pulse::default(),
     );
+    let coordinator = parts.mode == DaemonMode::Coordinator;
+    if coordinator {
+        lease = lease.hearing(hearing.clone());
+    }
     let (gate, network, addresses) = (parts.gate.clone(), parts.network.clone(), parts.addresses.clone());
     spawner.spawn(async move {
         while lease.round().await.is_ok() {}
@@ -139,7 +185,7 @@ pub(crate) async fn live(parts: AgentParts, spawner: Spawner) {
             .say(|| format!("hv{} has lost its lease", gate.host + 1));
         gate.hooks.demand(Demand::Kill { host: gate.host });
     });
-    if parts.mode == DaemonMode::Coordinator {
+    if coordinator {
         let mut role = RoleKeeper::new(
             RoleParts {
                 store: parts.lease_store.clone(),
@@ -162,14 +208,9 @@ pub(crate) async fn live(parts: AgentParts, spawner: Spawner) {
                 role.round().await;
             }
         });
-        let watcher = UpstreamWatcher::new(
-            parts.store.clone(),
-            clock.clone(),
-            parts.upstream.clone(),
-            me.clone(),
-            agent.clone(),
-        );
-        spawner.spawn(watcher.run());
+    }
+    while hold.after_registration().await.is_err() {
+        clock.sleep(Duration::from_secs(1)).await;
     }
     let vms = VmParts {
         store: parts.store.clone(),
@@ -180,21 +221,99 @@ pub(crate) async fn live(parts: AgentParts, spawner: Spawner) {
         incarnation: parts.incarnation.clone(),
         storage_addresses: vec![parts.storage_ip],
         floating_addresses: parts.floating.clone(),
-        shutdown_timeout: Duration::from_secs(20),
+        shutdown_timeout: SHUTDOWN,
         agent: agent.clone(),
     };
     let mut guests = Guests::new(vms);
     clock.timeout(Duration::from_secs(20), guests.settle()).await;
-    agent.enter(AgentPhase::Running);
+    let hypervisor = parts.hypervisor.clone();
+    let own_fence = OwnFence::new(
+        parts.store.clone(),
+        clock.clone(),
+        me.clone(),
+        parts.incarnation.clone(),
+        agent.clone(),
+        move || hypervisor.processes().is_ok_and(|processes| processes.is_empty()),
+    );
+    spawner.spawn(own_fence.run());
+    let drain = DrainRounds::new(DrainParts {
+        store: parts.store.clone(),
+        clock: clock.clone(),
+        me: me.clone(),
+        agent: agent.clone(),
+        shutdown_timeout: SHUTDOWN,
+    });
+    spawner.spawn(drain.run());
+    let gate = parts.gate.clone();
+    let bmc = BmcWatch::new(
+        parts.store.clone(),
+        clock.clone(),
+        parts.power.clone(),
+        Machine(machine_guid(gate.host)),
+        me.clone(),
+        BmcSettings {
+            access: Some(BmcAccess {
+                host: bmc_name(gate.host),
+                user: "admin".to_owned(),
+                password: Secret::new("secret"),
+            }),
+            identity: IdentityPolicy::Lenient,
+            failing: FailingBmc::IsTried,
+        },
+    );
+    spawner.spawn(bmc.run());
+    spawner.spawn(hold.run(move |status| {
+        gate.hooks.say(|| format!("hv{} says: {status}", gate.host + 1));
+    }));
+    if coordinator {
+        let watcher = UpstreamWatcher::new(
+            parts.store.clone(),
+            clock.clone(),
+            parts.upstream.clone(),
+            me.clone(),
+            agent.clone(),
+        );
+        spawner.spawn(watcher.run());
+        let fencer = Fencer::new(FenceParts {
+            store: parts.store.clone(),
+            clock: clock.clone(),
+            power: parts.power.clone(),
+            storage: parts.storage.clone(),
+            me: me.clone(),
+            incarnation: parts.incarnation.clone(),
+            agent: agent.clone(),
+            hearing: hearing.clone(),
+            floating_addresses: parts.floating.clone(),
+            settings: FENCE_SETTINGS,
+        });
+        spawner.spawn(fencer.run());
+    }
     spawner.spawn(async move { guests.run().await });
     heartbeat(&parts).await;
 }
 
-/// What the heartbeat does beside its figures: it says `run`, whatever others have written.
+/// What the heartbeat does: it says `run`, whatever others have written, and tells figures of a host with much room.
 async fn heartbeat(parts: &AgentParts) {
-    let key = keys::node(&parts.me).daemon_state();
+    let own = keys::node(&parts.me);
     loop {
-        let txn = Txn::new().overwrite(&key, &DaemonState::Run);
+        let state = match parts.agent.phase() {
+            AgentPhase::Starting => DaemonState::Init,
+            AgentPhase::Running => DaemonState::Run,
+            AgentPhase::ShuttingDown => DaemonState::Shutdown,
+        };
+        let txn = Txn::new()
+            .overwrite(&own.daemon_state(), &state)
+            .overwrite(&own.keepalive(), &wall_seconds(&parts.clock))
+            .overwrite(&own.memory_total_mib(), &65_536)
+            .overwrite(&own.memory_used_mib(), &1024)
+            .overwrite(&own.memory_free_mib(), &64_512);
+        let txn = match parts.hypervisor.domains().await {
+            Ok(domains) => txn.overwrite(
+                &own.running_domains(),
+                &RunningDomains(domains.keys().copied().collect()),
+            ),
+            Err(_) => txn,
+        };
         let wait = match parts.store.commit(txn).await {
             Ok(_) => HEARTBEAT,
             Err(_) => HEARTBEAT / 5,

@@ -70,10 +70,14 @@ impl World {
             | Action::Stall(host, _)
             | Action::RemoveAddress(host)
             | Action::Primary(Some(host))
+            | Action::Ready(host)
+            | Action::Flush(host)
+            | Action::Confirm(host, _)
             | Action::At { host, .. } => (Some(*host), None),
-            Action::Forget(host, guest) | Action::KillGuest(host, guest) | Action::Place(guest, host) => {
-                (Some(*host), Some(*guest))
-            }
+            Action::Forget(host, guest)
+            | Action::KillGuest(host, guest)
+            | Action::Place(guest, host)
+            | Action::Migrate(guest, host) => (Some(*host), Some(*guest)),
             Action::Opener(guest) | Action::Ask(guest, _) => (None, Some(*guest)),
             Action::Nothing
             | Action::LoseQuorum
@@ -92,6 +96,9 @@ impl World {
         if !self.knows(action) {
             // A schedule that was shrunk to a smaller cluster.
             return;
+        }
+        if action.is_fault() {
+            self.count_migrations_met();
         }
         match action {
             Action::Nothing => {}
@@ -153,11 +160,15 @@ impl World {
                 what: *what,
             }),
             Action::Ask(guest, state) => self.ask(*guest, *state),
+            Action::Migrate(guest, host) => self.migrate(*guest, *host),
             Action::Place(guest, host) => self.place(*guest, *host),
             Action::Primary(host) => {
                 let record = host.map_or(PrimaryRecord::None, |host| PrimaryRecord::Node(node_name(host)));
                 self.admin_set(&keys::config().primary_node(), &record);
             }
+            Action::Flush(host) => self.flush(*host),
+            Action::Ready(host) => self.make_ready(*host),
+            Action::Confirm(host, kind) => self.confirm(*host, *kind),
             Action::Maintenance(switch) => {
                 self.admin_set(&keys::config().maintenance(), switch);
             }

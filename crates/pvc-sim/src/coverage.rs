@@ -3,7 +3,25 @@
 use std::collections::BTreeMap;
 
 /// Every column of the table. A zero in one of them, over a whole run, fails it.
-pub const COLUMNS: &[&str] = &["claims", "hand-overs", "lease-takeovers", "restarts", "starts"];
+pub const COLUMNS: &[&str] = &[
+    "claims",
+    "hand-overs",
+    "lease-takeovers",
+    "restarts",
+    "starts",
+    "fences by power",
+    "fences by storage",
+    "fences by new boot",
+    "resumed fences",
+    "recoveries",
+    "saving throws",
+    "brakes",
+    "migrations",
+    "faults in prepare",
+    "faults in pre-copy",
+    "faults in switch-over",
+    "faults in finish",
+];
 
 /// How often each thing came about.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

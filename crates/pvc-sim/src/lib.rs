@@ -22,6 +22,8 @@ mod apply;
 pub mod coverage;
 mod executor;
 mod hooks;
+#[cfg(feature = "mutations")]
+pub mod mutations;
 pub mod random;
 pub mod rng;
 pub mod run;

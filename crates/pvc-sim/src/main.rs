@@ -18,7 +18,7 @@ use pvc_sim::coverage::{COLUMNS, Coverage};
 use pvc_sim::random;
 use pvc_sim::run::{Ending, Logging, run, shrink};
 use pvc_sim::scenario::{self, Expected, Verdict};
-use pvc_sim::schedule::{ClusterPlan, Schedule};
+use pvc_sim::schedule::Schedule;
 
 /// How many runs shrinking a schedule may take.
 const SHRINKING: usize = 1500;
@@ -29,12 +29,12 @@ struct Arguments {
     /// Random schedules of these seeds: FROM..TO (TO not included), or one seed
     #[arg(long, value_parser = parse_seeds)]
     seeds: Option<(u64, u64)>,
-    /// Nodes of each cluster
-    #[arg(long, default_value_t = 3)]
-    nodes: usize,
-    /// Guests of each cluster
-    #[arg(long, default_value_t = 3)]
-    guests: usize,
+    /// Nodes of each cluster; 3 to 5 without it
+    #[arg(long)]
+    nodes: Option<usize>,
+    /// Guests of each cluster; 3 without it
+    #[arg(long)]
+    guests: Option<usize>,
     /// Play the schedule in this file and print its log
     #[arg(long, value_name = "FILE")]
     play: Option<PathBuf>,
@@ -50,6 +50,9 @@ struct Arguments {
     /// Print the log of each failing schedule
     #[arg(long)]
     log: bool,
+    /// Take one safeguard out at a time (all, or those whose names contain TEXT): each must be missed
+    #[arg(long, value_name = "TEXT", num_args = 0..=1, default_missing_value = "")]
+    mutations: Option<String>,
     /// Threads
     #[arg(long, default_value_t = 2)]
     jobs: usize,
@@ -117,10 +120,68 @@ fn work(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     if let Some(filter) = &arguments.scenarios {
         return scenarios(arguments, filter);
     }
+    if let Some(filter) = &arguments.mutations {
+        return mutations(arguments, filter);
+    }
     let Some((from, to)) = arguments.seeds else {
         bail!("nothing to do: see --help");
     };
     Ok(random_schedules(arguments, from, to))
+}
+
+#[cfg(not(feature = "mutations"))]
+fn mutations(_: &Arguments, _: &str) -> anyhow::Result<ExitCode> {
+    bail!("this program was built without the feature `mutations`: use `cargo xtask sim --mutations`")
+}
+
+#[cfg(feature = "mutations")]
+fn mutations(arguments: &Arguments, filter: &str) -> anyhow::Result<ExitCode> {
+    use pvc_core::protection::Protection;
+    use pvc_sim::mutations::Hunt;
+
+    let directories: Vec<Runtime> = (0..arguments.jobs)
+        .map(|worker| Runtime(runtime(worker)))
+        .collect();
+    let runtimes: Vec<PathBuf> = directories.iter().map(|directory| directory.0.clone()).collect();
+    let scenarios = scenario::all(&arguments.folder, None)?;
+    let (from, to) = arguments.seeds.unwrap_or((0, 20_000));
+    let hunt = Hunt {
+        scenarios: &scenarios,
+        seeds: from..to,
+        cluster: (arguments.nodes, arguments.guests),
+        runtimes: &runtimes,
+    };
+    let (mut passed, mut failed) = (0, 0);
+    println!(
+        "{:<36} {:<36} {:>9}  what broke",
+        "without", "missed by", "schedules"
+    );
+    for protection in Protection::ALL.iter().filter(|one| one.name().contains(filter)) {
+        match hunt.without(*protection)? {
+            Some(caught) => {
+                passed += 1;
+                println!(
+                    "{:<36} {:<36} {:>9}  {}",
+                    protection.name(),
+                    caught.by,
+                    caught.after,
+                    caught.breach
+                );
+            }
+            None => {
+                failed += 1;
+                println!("{:<36} NOT MISSED by anything", protection.name());
+            }
+        }
+    }
+    let word = if failed == 0 { "ok" } else { "FAILED" };
+    println!(
+        "\ntest result: {word}. {passed} passed; {failed} failed; 0 ignored; 0 measured; 0 filtered out"
+    );
+    Ok(match failed {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    })
 }
 
 fn scenarios(arguments: &Arguments, filter: &str) -> anyhow::Result<ExitCode> {
@@ -184,11 +245,7 @@ fn random_schedules(arguments: &Arguments, from: u64, to: u64) -> ExitCode {
                     if seed >= to || own.failures.len() >= arguments.failures {
                         break;
                     }
-                    let plan = ClusterPlan {
-                        nodes: arguments.nodes,
-                        guests: arguments.guests,
-                        seed,
-                    };
+                    let plan = random::cluster(seed, arguments.nodes, arguments.guests);
                     let outcome = run(
                         &random::schedule(&plan),
                         &directory.0,
@@ -223,11 +280,7 @@ fn random_schedules(arguments: &Arguments, from: u64, to: u64) -> ExitCode {
     let missing = table(&results.coverage, results.runs);
     for (seed, breach) in results.failures.iter().take(arguments.failures) {
         println!("\nseed {seed}: {breach}");
-        let plan = ClusterPlan {
-            nodes: arguments.nodes,
-            guests: arguments.guests,
-            seed: *seed,
-        };
+        let plan = random::cluster(*seed, arguments.nodes, arguments.guests);
         let directory = Runtime(runtime(0));
         let mut schedule = random::schedule(&plan);
         if !arguments.no_shrink {

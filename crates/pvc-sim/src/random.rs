@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use pvc_common::keys::values::Maintenance;
 use pvc_common::store::memory::Fate;
 use pvc_core::states::VmState;
+use pvcnoded::host::fake::power::BmcMood;
 
 use crate::hooks::Ordered;
 use crate::rng::Rng;
@@ -14,6 +16,20 @@ pub const STEPS: usize = 200;
 /// Faults of a schedule, at least.
 const FAULTS: u64 = 3;
 
+/// The cluster of this seed: three nodes mostly, sometimes more; as asked for where something is.
+pub fn cluster(seed: u64, nodes: Option<usize>, guests: Option<usize>) -> ClusterPlan {
+    let usual = match seed % 8 {
+        7 => 5,
+        3 => 4,
+        _ => 3,
+    };
+    ClusterPlan {
+        nodes: nodes.unwrap_or(usual),
+        guests: guests.unwrap_or(3),
+        seed,
+    }
+}
+
 /// The schedule of this seed.
 pub fn schedule(plan: &ClusterPlan) -> Schedule {
     let mut rng = Rng::new(plan.seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5eed);
@@ -23,10 +39,45 @@ pub fn schedule(plan: &ClusterPlan) -> Schedule {
         let at = rng.index(STEPS - 10);
         let lasts = 1 + duration_in_steps(&mut rng);
         let (begin, end) = fault(plan, &mut rng);
+        if let Action::PowerLoss(host)
+        | Action::FreezeHost(host)
+        | Action::Freeze(host)
+        | Action::Cut(host, Link::Store) = begin
+            && rng.chance(35)
+        {
+            // Its BMC has died with it.
+            actions[at].push(Action::Bmc(host, BmcMood::Dead));
+            let back = (at + lasts + rng.index(40)).min(STEPS - 1);
+            actions[back].push(Action::Bmc(host, BmcMood::Works));
+        }
         actions[at].push(begin);
         if let Some(end) = end {
             let at = (at + lasts).min(STEPS - 1);
             actions[at].push(end);
+        }
+    }
+    if plan.nodes >= 5 && rng.chance(50) {
+        // A switch dies, with most of the nodes behind it.
+        let at = rng.index(STEPS / 2);
+        let until = at + 30 + rng.index(60);
+        for host in plan.nodes - 3..plan.nodes {
+            actions[at].push(Action::Cut(host, Link::Store));
+            actions[until].push(Action::Heal(host, Link::Store));
+        }
+    }
+    for _ in 0..rng.below(4) {
+        // A migration, and perhaps something that meets it.
+        let (guest, host) = (rng.index(plan.guests.max(1)), rng.index(plan.nodes));
+        let at = rng.index(STEPS - 20);
+        actions[at].push(Action::Migrate(guest, host));
+        if rng.chance(60) {
+            let (begin, end) = fault(plan, &mut rng);
+            let met = at + 1 + rng.index(12);
+            actions[met].push(begin);
+            if let Some(end) = end {
+                let end_at = (met + 1 + duration_in_steps(&mut rng)).min(STEPS - 1);
+                actions[end_at].push(end);
+            }
         }
     }
     for _ in 0..rng.below(6) {
@@ -68,7 +119,7 @@ fn duration_in_steps(rng: &mut Rng) -> usize {
 }
 
 fn request(plan: &ClusterPlan, rng: &mut Rng) -> Action {
-    let (host, guest) = (rng.index(plan.nodes), rng.index(plan.guests));
+    let (host, guest) = (rng.index(plan.nodes), rng.index(plan.guests.max(1)));
     match rng.below(10) {
         0..4 => Action::Ask(
             guest,
@@ -82,7 +133,14 @@ fn request(plan: &ClusterPlan, rng: &mut Rng) -> Action {
             ]),
         ),
         4..6 => Action::Place(guest, host),
-        6..9 => Action::Primary(Some(rng.index(plan.nodes.min(3)))),
+        6 => Action::Maintenance(if rng.chance(50) {
+            Maintenance::On
+        } else {
+            Maintenance::Off
+        }),
+        7 => Action::Primary(Some(rng.index(plan.nodes.min(3)))),
+        8 if rng.chance(50) => Action::Ready(host),
+        8 => Action::Flush(host),
         _ => Action::Primary(None),
     }
 }
@@ -102,14 +160,31 @@ const CALLS: &[&str] = &[
     "blocklist",
     "remove-lock",
     "lock",
+    "write:/fences",
+    "write:/fences",
+    "write:/fences",
+    "send",
+    "write:/domains",
+    "power-off",
+    "power-state",
+    "power-on",
+    "every-osd-knows",
+    "osd-down",
 ];
 
 /// A fault and what ends it, if anything must.
 fn fault(plan: &ClusterPlan, rng: &mut Rng) -> (Action, Option<Action>) {
     let (host, guest) = (rng.index(plan.nodes), rng.index(plan.guests));
     let fate = *rng.pick(&[Fate::Lost, Fate::Applied, Fate::AppliedOnReconnect]);
-    let link = *rng.pick(&[Link::Store, Link::Store, Link::Lease, Link::Storage]);
-    match rng.below(40) {
+    let link = *rng.pick(&[
+        Link::Store,
+        Link::Store,
+        Link::Lease,
+        Link::Storage,
+        Link::Bmc,
+        Link::Upstream,
+    ]);
+    match rng.below(46) {
         0..3 => (Action::Kill(host), None),
         3..6 => (Action::Freeze(host), Some(Action::Thaw(host))),
         6..9 => (Action::FreezeHost(host), Some(Action::ThawHost(host))),
@@ -137,6 +212,24 @@ fn fault(plan: &ClusterPlan, rng: &mut Rng) -> (Action, Option<Action>) {
         ),
         31 => (Action::RemoveAddress(host), None),
         32 => (Action::Opener(guest), None),
+        40..43 => {
+            let mood = *rng.pick(&[BmcMood::Dead, BmcMood::Dead, BmcMood::Refuses, BmcMood::Babbles]);
+            (Action::Bmc(host, mood), Some(Action::Bmc(host, BmcMood::Works)))
+        }
+        43 => {
+            let slow = Duration::from_millis(rng.between(100, 6000));
+            (
+                Action::BmcSlow(host, slow),
+                Some(Action::BmcSlow(host, Duration::ZERO)),
+            )
+        }
+        44..46 => {
+            let lag = Duration::from_millis(rng.between(100, 9000));
+            (
+                Action::OsdLag(host, lag),
+                Some(Action::OsdLag(host, Duration::ZERO)),
+            )
+        }
         _ => {
             let what = match rng.below(10) {
                 0..5 => Ordered::Pause(Duration::from_millis(rng.between(500, 20_000))),

@@ -180,3 +180,59 @@ pub fn shrink(schedule: &Schedule, runtime: &Path, ending: Ending, tries: usize)
     }
     best
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random;
+
+    fn runtime(name: &str) -> std::path::PathBuf {
+        std::env::temp_dir().join(format!("pvc-sim-test-{}-{name}", std::process::id()))
+    }
+
+    /// A failing seed that fails once only helps nobody.
+    #[test]
+    fn the_same_schedule_gives_the_same_run() {
+        let directory = runtime("same");
+        for seed in 0..3 {
+            let schedule = random::schedule(&random::cluster(seed, None, None));
+            let [one, two] = [(); 2].map(|()| run(&schedule, &directory, Logging::On, Ending::Converge));
+            assert_eq!(one.log, two.log);
+            assert_eq!(one.breach, None);
+            let mut read = Schedule::default();
+            read.read(&schedule.to_string()).unwrap();
+            assert_eq!(read, schedule);
+        }
+        drop(std::fs::remove_dir_all(directory));
+    }
+
+    #[test]
+    fn each_schedule_has_its_steps_and_faults() {
+        for seed in 0..50 {
+            let schedule = random::schedule(&random::cluster(seed, None, None));
+            let faults = schedule
+                .steps
+                .iter()
+                .filter(|step| step.action.is_fault())
+                .count();
+            assert!(
+                schedule.steps.len() >= 200 && faults >= 3,
+                "seed {seed}: {faults} faults"
+            );
+        }
+    }
+
+    /// What does not hold is found, and what does not matter for it is left out.
+    #[test]
+    fn a_breach_is_shrunk_to_what_it_needs() {
+        let directory = runtime("shrink");
+        let mut schedule = Schedule::default();
+        schedule
+            .read("guests 1\n5s -\n1s expire hv3\n1s lag hv2\n1s kill-guest hv1 g1\n1s slow hv1 20ms\n0s expect stopped g1 within 1s\n")
+            .unwrap();
+        let small = shrink(&schedule, &directory, Ending::AsItIs, 200);
+        let actions: Vec<String> = small.steps.iter().map(|step| step.action.to_string()).collect();
+        assert_eq!(actions, ["expect stopped g1 within 1s"]);
+        drop(std::fs::remove_dir_all(directory));
+    }
+}

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use pvc_common::keys::values::Maintenance;
 use pvc_common::store::memory::Fate;
+use pvc_core::fence::ConfirmationKind;
 use pvc_core::states::VmState;
 use pvcnoded::host::fake::power::BmcMood;
 
@@ -136,8 +137,16 @@ pub enum Action {
     Ask(usize, VmState),
     /// An administrator says where a stopped guest belongs.
     Place(usize, usize),
+    /// An administrator moves a running guest.
+    Migrate(usize, usize),
     /// An administrator names the primary; nobody without a node.
     Primary(Option<usize>),
+    /// An administrator has a node emptied.
+    Flush(usize),
+    /// An administrator makes a node ready for guests again.
+    Ready(usize),
+    /// An administrator confirms something about a node's fence.
+    Confirm(usize, ConfirmationKind),
     /// Maintenance is switched on or off.
     Maintenance(Maintenance),
     /// Everything that was done is undone; the cluster must come right by itself.
@@ -155,6 +164,10 @@ pub enum Expectation {
     Runs(usize, Option<usize>),
     /// No process of the guest exists.
     Stopped(usize),
+    /// The fence of this node is over, and it was fenced.
+    Fenced(usize),
+    /// This node was not fenced: nothing was ever done to it.
+    Unfenced(usize),
     /// Everything that should run does, and one node is primary.
     Converged,
 }
@@ -195,7 +208,11 @@ impl Action {
             | Action::LibvirtBack(_)
             | Action::Ask(..)
             | Action::Place(..)
+            | Action::Migrate(..)
             | Action::Primary(_)
+            | Action::Ready(_)
+            | Action::Flush(_)
+            | Action::Confirm(..)
             | Action::Maintenance(_)
             | Action::HealAll
             | Action::Expect(..) => false,
@@ -293,6 +310,8 @@ impl fmt::Display for Expectation {
             Expectation::Runs(guest, Some(host)) => write!(f, "runs g{} {}", guest + 1, hv(*host)),
             Expectation::Runs(guest, None) => write!(f, "runs g{} any", guest + 1),
             Expectation::Stopped(guest) => write!(f, "stopped g{}", guest + 1),
+            Expectation::Fenced(host) => write!(f, "fenced {}", hv(*host)),
+            Expectation::Unfenced(host) => write!(f, "unfenced {}", hv(*host)),
             Expectation::Converged => f.write_str("converged"),
         }
     }
@@ -356,8 +375,13 @@ impl fmt::Display for Action {
             }
             Action::Ask(guest, state) => write!(f, "ask g{} {state}", guest + 1),
             Action::Place(guest, host) => write!(f, "place g{} {}", guest + 1, hv(*host)),
+            Action::Migrate(guest, host) => write!(f, "migrate g{} {}", guest + 1, hv(*host)),
             Action::Primary(Some(host)) => write!(f, "primary {}", hv(*host)),
             Action::Primary(None) => f.write_str("primary none"),
+            Action::Flush(host) => write!(f, "flush {}", hv(*host)),
+            Action::Ready(host) => write!(f, "ready {}", hv(*host)),
+            Action::Confirm(host, ConfirmationKind::MachineIsOff) => write!(f, "confirm {} off", hv(*host)),
+            Action::Confirm(host, ConfirmationKind::Proceed) => write!(f, "confirm {} proceed", hv(*host)),
             Action::Maintenance(Maintenance::On) => f.write_str("maintenance on"),
             Action::Maintenance(Maintenance::Off) => f.write_str("maintenance off"),
             Action::HealAll => f.write_str("heal-all"),
@@ -579,7 +603,18 @@ fn parse_action(words: &mut Words<'_>) -> Result<Action, BadLine> {
         }
         "ask" => Action::Ask(words.guest()?, words.parsed("state")?),
         "place" => Action::Place(words.guest()?, words.host()?),
+        "migrate" => Action::Migrate(words.guest()?, words.host()?),
         "primary" => Action::Primary(words.any_host()?),
+        "flush" => Action::Flush(words.host()?),
+        "ready" => Action::Ready(words.host()?),
+        "confirm" => {
+            let host = words.host()?;
+            match words.word("off or proceed")? {
+                "off" => Action::Confirm(host, ConfirmationKind::MachineIsOff),
+                "proceed" => Action::Confirm(host, ConfirmationKind::Proceed),
+                other => return Err(words.bad(format!("{other:?} is neither off nor proceed"))),
+            }
+        }
         "maintenance" => match words.word("on or off")? {
             "on" => Action::Maintenance(Maintenance::On),
             "off" => Action::Maintenance(Maintenance::Off),
@@ -591,6 +626,8 @@ fn parse_action(words: &mut Words<'_>) -> Result<Action, BadLine> {
                 "primary" => Expectation::Primary(words.any_host()?),
                 "runs" => Expectation::Runs(words.guest()?, words.any_host()?),
                 "stopped" => Expectation::Stopped(words.guest()?),
+                "fenced" => Expectation::Fenced(words.host()?),
+                "unfenced" => Expectation::Unfenced(words.host()?),
                 "converged" => Expectation::Converged,
                 other => return Err(words.bad(format!("{other:?} can't be expected"))),
             };

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use pvc_common::clock::Clock as _;
 use pvc_common::store::memory::MemoryStore;
 use pvc_common::store::{Applied, SessionState, Store, StoreError, Txn, Znode};
 use pvc_core::ids::{CephClient, VmId, VolumeId};
@@ -118,6 +119,16 @@ impl SimNetwork {
     pub(crate) fn new(inner: FakeNetwork, gate: Gate, truth: Truth) -> SimNetwork {
         SimNetwork { inner, gate, truth }
     }
+
+    /// Whatever the caller is told is set must not outlast the right.
+    fn set_in_time(&self, right_ends: BootTime) {
+        if self.gate.clock.now() >= right_ends {
+            self.gate.hooks.breach(format!(
+                "hv{}: an address was left though the right had ended during the call",
+                self.gate.host + 1
+            ));
+        }
+    }
 }
 
 impl fmt::Debug for SimNetwork {
@@ -133,14 +144,22 @@ impl HostNetwork for SimNetwork {
             self.gate
                 .hooks
                 .say(|| format!("hv{} address {} added", self.gate.host + 1, address.ip));
+            self.set_in_time(right_ends);
             self.truth.address_set(self.gate.host, address);
         }
         Ok(outcome)
     }
 
     fn refresh(&self, address: &RoleAddress, right_ends: BootTime) -> Result<AddressOutcome, NetworkError> {
+        let was_there = self.present(std::slice::from_ref(address))?;
         let outcome = self.inner.refresh(address, right_ends)?;
         if matches!(outcome, AddressOutcome::Set { .. }) {
+            if was_there.is_empty() {
+                self.gate
+                    .hooks
+                    .breach(format!("hv{}: a refresh added an address", self.gate.host + 1));
+            }
+            self.set_in_time(right_ends);
             self.truth.address_set(self.gate.host, address);
         }
         Ok(outcome)
@@ -288,11 +307,12 @@ impl Hypervisor for SimHypervisor {
 pub(crate) struct SimStorage {
     inner: FakeStorage,
     gate: Gate,
+    truth: Truth,
 }
 
 impl SimStorage {
-    pub(crate) fn new(inner: FakeStorage, gate: Gate) -> SimStorage {
-        SimStorage { inner, gate }
+    pub(crate) fn new(inner: FakeStorage, gate: Gate, truth: Truth) -> SimStorage {
+        SimStorage { inner, gate, truth }
     }
 
     async fn before(&self, call: &str, low: u64, high: u64) -> Result<(), StorageError> {
@@ -320,6 +340,9 @@ impl Storage for SimStorage {
 
     async fn blocklist(&self, clients: &[CephClient]) -> Result<MapEpoch, StorageError> {
         self.before("blocklist", 300, 1000).await?;
+        for client in clients {
+            self.truth.bars(self.gate.host, client);
+        }
         let outcome = self.inner.blocklist(clients).await;
         if outcome.is_ok() {
             self.gate.hooks.say(|| {
@@ -352,6 +375,7 @@ impl Storage for SimStorage {
 
     async fn remove_lock(&self, volume: &VolumeId, lock: &RbdLock) -> Result<Changed, StorageError> {
         self.before("remove-lock", 80, 400).await?;
+        self.truth.bars(self.gate.host, &lock.client);
         let outcome = self.inner.remove_lock(volume, lock).await;
         if let Ok(Changed::Done) = outcome {
             self.gate.hooks.say(|| {
@@ -411,6 +435,7 @@ impl PowerControl for SimPower {
     async fn order_off(&self, bmc: &BmcAccess) -> Result<(), PowerError> {
         self.before("power-off", bmc).await?;
         self.say("orders off", bmc);
+        self.truth.acts(self.gate.host, &bmc.host);
         let outcome = self.inner.order_off(bmc).await;
         self.gate.after("power-off", None).await;
         outcome

@@ -4,20 +4,25 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
 use pvc_common::keys;
 use pvc_common::store::memory::{MemoryServer, Written};
 use pvc_common::store::{Op, Txn};
-use pvc_core::fence::FenceRecord;
-use pvc_core::ids::VmId;
-use pvc_core::records::{Incoming, Owner, PrimaryRecord};
+use pvc_core::fence::{FencePhase, FenceRecord, ProofKind};
+use pvc_core::ids::{CephClient, VmId};
+use pvc_core::lease::LeaseTiming;
+use pvc_core::records::{CephClients, Incoming, Owner, PrimaryRecord};
 use pvc_core::states::VmState;
 use pvc_core::time::BootTime;
 use pvcnoded::host::fake::{FakeCeph, FakeHypervisor, FakeNetwork};
 use pvcnoded::host::{DomainStatus, HostNetwork as _, RoleAddress};
 
 use crate::hooks::Hooks;
-use crate::{bmc_name, guest_name, incarnation, node_name};
+use crate::{bmc_name, guest_name, incarnation, node_name, storage_ip};
+
+/// A little less than a node must be silent for before it is suspected.
+const SILENT_FOR: Duration = Duration::from_millis(5500);
 
 /// The world as it is.
 #[derive(Clone)]
@@ -46,6 +51,12 @@ struct Memory {
     clients: BTreeMap<u64, usize>,
     /// Whether the guest was healthy on that host when its agent last checked that it owns it.
     vouched: BTreeMap<(usize, VmId), bool>,
+    /// When the role lease was last written, and by whom it is held.
+    role_lease: Option<(BootTime, Option<String>)>,
+    /// When each node lease was last written.
+    renewed: BTreeMap<String, BootTime>,
+    /// When each host last could hear nothing for a while: the end of that.
+    deaf_until: BTreeMap<usize, BootTime>,
     /// The clock of these hosts stood still; until then they may answer for an address too long.
     excused: BTreeMap<usize, BootTime>,
 }
@@ -71,7 +82,7 @@ pub(crate) fn looks_at(path: &str) -> bool {
     path.starts_with("/fences/") && !path.contains("__lock__")
         || path == "/config/primary_node"
         || path == "/config/maintenance"
-        || path == "/leases/primary"
+        || path.starts_with("/leases/")
 }
 
 impl Truth {
@@ -107,6 +118,75 @@ impl Truth {
     /// The host's clock has stood still: documented to answer for an address for a while after it goes on.
     pub(crate) fn excuse(&self, host: usize, until: BootTime) {
         self.memory().excused.insert(host, until);
+    }
+
+    /// This host's agent has heard nothing of others for a while, up to now.
+    pub(crate) fn was_deaf(&self, host: usize) {
+        let now = self.inner.hooks.clock.world_now();
+        self.memory().deaf_until.insert(host, now);
+    }
+
+    /// I6: a node is suspected, and acted upon, only after it has been silent for so long in rounds of the fencer
+    /// without a gap.
+    fn suspected(&self, victim: &str, fencer: usize) {
+        let now = self.inner.hooks.clock.world_now();
+        let (silent, heard) = {
+            let memory = self.memory();
+            let since = |at: Option<&BootTime>| at.map(|at| now.since(*at));
+            (
+                since(memory.renewed.get(victim)),
+                since(memory.deaf_until.get(&fencer)),
+            )
+        };
+        if let Some(silent) = silent.filter(|silent| *silent < SILENT_FOR) {
+            self.inner.hooks.breach(format!(
+                "hv{} fences {victim}, which renewed its lease {silent:?} ago",
+                fencer + 1
+            ));
+        }
+        if let Some(heard) = heard.filter(|heard| *heard < SILENT_FOR) {
+            self.inner.hooks.breach(format!(
+                "hv{} fences {victim}, and has listened for {heard:?} only",
+                fencer + 1
+            ));
+        }
+    }
+
+    /// A fencer acts on what is on record, and on nothing else.
+    pub(crate) fn acts(&self, fencer: usize, bmc: &str) {
+        let Some(victim) = (0..self.hosts().len()).find(|host| bmc_name(*host) == bmc) else {
+            return;
+        };
+        let intended = self
+            .read(&keys::fence(&node_name(victim)))
+            .flatten()
+            .is_some_and(|fence| fence.past_return());
+        if !intended {
+            self.inner.hooks.breach(format!(
+                "hv{} orders hv{} off and no record says so",
+                fencer + 1,
+                victim + 1
+            ));
+        }
+    }
+
+    /// Clients are barred of the own host, and of nodes that are being fenced.
+    pub(crate) fn bars(&self, host: usize, client: &CephClient) {
+        if client.ip() == storage_ip(host) {
+            return;
+        }
+        let owner = (0..self.hosts().len()).find(|other| client.ip() == storage_ip(*other));
+        let fenced = owner.is_some_and(|other| {
+            self.read(&keys::fence(&node_name(other)))
+                .flatten()
+                .is_some_and(|fence| fence.past_return())
+        });
+        if !fenced {
+            self.inner.hooks.breach(format!(
+                "hv{} bars {client}, which is nobody's that is fenced",
+                host + 1
+            ));
+        }
     }
 
     fn read<T: keys::Value>(&self, key: &keys::Key<T>) -> Option<T> {
@@ -176,8 +256,37 @@ impl Truth {
         }
     }
 
-    pub(crate) fn resumed(&self, _host: usize, vm: VmId) {
+    pub(crate) fn resumed(&self, host: usize, vm: VmId) {
         self.inner.hooks.lock().coverage.count("starts");
+        let Some(truth) = self.hosts().get(host) else {
+            return;
+        };
+        let me = incarnation(host, truth.boot.load(Ordering::Relaxed), 0);
+        let owner = self.read(&keys::domain(vm).owner()).flatten();
+        let owned = owner
+            .as_ref()
+            .is_some_and(|owner| owner.incarnation.same_boot(&me));
+        let recorded = owner.as_ref().is_some_and(|owner| match &owner.ceph_clients {
+            CephClients::Recorded(list) => truth
+                .hypervisor
+                .clients(vm)
+                .iter()
+                .all(|client| list.contains(client)),
+            CephClients::Unknown => true,
+            CephClients::Unrecorded => false,
+        });
+        if self.can_write(host, vm) && !(owned && recorded) {
+            self.inner.hooks.breach(format!(
+                "hv{} lets guest {} run {}",
+                host + 1,
+                guest_name(vm),
+                if owned {
+                    "with clients that are not on record"
+                } else {
+                    "without owning it"
+                }
+            ));
+        }
         self.check_writers(vm);
     }
 
@@ -268,15 +377,73 @@ impl Truth {
     fn take_in(&self, written: &Written) {
         let writer = self.memory().clients.get(&written.client).copied();
         let path = written.path.as_str();
-        if path == "/leases/primary" {
+        if let Some(node) = path.strip_prefix("/leases/nodes/") {
+            let now = self.inner.hooks.clock.world_now();
+            self.memory().renewed.insert(node.to_owned(), now);
+        } else if path == "/leases/primary" {
             self.role_lease(written);
         } else if path == "/config/primary_node" {
             self.primary_record(written, writer);
         } else if let Some(vm) = vm_of(path, "owner") {
             self.owner(vm, written, writer);
+        } else if path.starts_with("/fences/") {
+            self.fence(written, writer);
         } else {
             self.say_value(written, writer);
         }
+    }
+
+    fn fence(&self, written: &Written, writer: Option<usize>) {
+        let decode = |data: &Option<Vec<u8>>| -> Option<FenceRecord> {
+            let data = data.as_deref().filter(|data| !data.is_empty())?;
+            pvc_core::records::Record::decode(data).ok()
+        };
+        let (before, after) = (decode(&written.before), decode(&written.after));
+        let Some(after) = after else { return };
+        let victim = written.path.rsplit('/').next().unwrap_or_default().to_owned();
+        if let Some(fencer) = writer
+            && node_name(fencer).as_str() != victim
+        {
+            let was_open = before.as_ref().is_some_and(FenceRecord::is_open);
+            let was_past = before.as_ref().is_some_and(FenceRecord::past_return);
+            let begins = after.phase == FencePhase::Suspected && !was_open;
+            let acts = after.phase == FencePhase::Proving && after.past_return() && !(was_open && was_past);
+            if begins || acts {
+                self.suspected(&victim, fencer);
+            }
+            self.holds_fence_lock(fencer);
+        }
+        {
+            let mut inner = self.inner.hooks.lock();
+            let begun = before.as_ref().is_some_and(FenceRecord::is_open);
+            if begun
+                && before
+                    .as_ref()
+                    .is_some_and(|before| before.fencer != after.fencer)
+            {
+                inner.coverage.count("resumed fences");
+            }
+            let was_proven = before.as_ref().is_some_and(is_proven);
+            match &after.phase {
+                FencePhase::Proven { by } if !was_proven => inner.coverage.count(match by {
+                    ProofKind::Power => "fences by power",
+                    ProofKind::Storage => "fences by storage",
+                    ProofKind::NewBoot => "fences by new boot",
+                    ProofKind::Administrator => "fences by administrator",
+                }),
+                FencePhase::Abandoned { .. } if begun => inner.coverage.count("saving throws"),
+                FencePhase::Done { .. } if begun => inner.coverage.count("fences done"),
+                _ => {}
+            }
+            if after.waits_for.contains("fell silent within")
+                && before.is_none_or(|before| before.waits_for != after.waits_for)
+            {
+                inner.coverage.count("brakes");
+            }
+        }
+        self.inner
+            .hooks
+            .say(|| format!("{} fence of {victim}: {}", Truth::who(writer), in_words(&after)));
     }
 
     fn who(writer: Option<usize>) -> String {
@@ -300,12 +467,32 @@ impl Truth {
         });
     }
 
+    /// Fences are written by the holder of their lock alone.
+    fn holds_fence_lock(&self, fencer: usize) {
+        let path = keys::config().fence_lock();
+        let mut queue = self.inner.server.peek_children(path.path());
+        queue.retain(|name| name.contains("__lock__"));
+        queue.sort_by_key(|name| name.rsplit("__").next().unwrap_or_default().to_owned());
+        let holder = queue
+            .first()
+            .and_then(|first| self.inner.server.peek(&format!("{}/{first}", path.path())));
+        let own = node_name(fencer);
+        if !holder.is_some_and(|holder| holder.data == own.as_str().as_bytes()) {
+            self.inner.hooks.breach(format!(
+                "hv{} writes a fence without holding the lock",
+                fencer + 1
+            ));
+        }
+    }
+
     fn role_lease(&self, written: &Written) {
         let holder = |data: &Option<Vec<u8>>| -> Option<String> {
             let text = std::str::from_utf8(data.as_deref()?).ok()?;
             let (_, rest) = text.split_once("\"holder\":\"")?;
             Some(rest.split_once('"')?.0.to_owned())
         };
+        let now = self.inner.hooks.clock.world_now();
+        self.memory().role_lease = Some((now, holder(&written.after)));
         let same = match (&written.before, &written.after) {
             (Some(before), Some(after)) => {
                 let end = |data: &[u8]| data.windows(9).position(|part| part == b"\"counter\"");
@@ -315,10 +502,21 @@ impl Truth {
             }
             _ => false,
         };
+        let (before, after) = (holder(&written.before), holder(&written.after));
+        if let Some(holder) = &after {
+            let record = self.read(&keys::config().primary_node());
+            let named = record.is_some_and(
+                |record| matches!(record, PrimaryRecord::Node(named) if named.as_str() == holder),
+            );
+            if !named {
+                self.inner
+                    .hooks
+                    .breach(format!("{holder} holds the role lease against the record"));
+            }
+        }
         if same {
             return;
         }
-        let (before, after) = (holder(&written.before), holder(&written.after));
         let mut inner = self.inner.hooks.lock();
         match (&before, &after) {
             (None, Some(_)) => inner.coverage.count("hand-overs"),
@@ -344,10 +542,34 @@ impl Truth {
                 .is_ok_and(|record| record.names(&node_name(host)))
         {
             self.inner.hooks.lock().coverage.count("claims");
+            self.claimed(host, written);
         }
         self.inner
             .hooks
             .say(|| format!("{} set the primary record to {text}", Truth::who(writer)));
+    }
+
+    /// The role is claimed from nobody, or from a holder that has been silent for long enough.
+    fn claimed(&self, host: usize, written: &Written) {
+        let text = written
+            .before
+            .as_deref()
+            .and_then(|data| std::str::from_utf8(data).ok());
+        let Some(Ok(PrimaryRecord::Node(named))) = text.map(str::parse::<PrimaryRecord>) else {
+            return;
+        };
+        let now = self.inner.hooks.clock.world_now();
+        let silent = match &self.memory().role_lease {
+            Some((renewed, _)) => now.since(*renewed),
+            None => return,
+        };
+        // The claimant counts from its own first sight, which is later than the writing.
+        if silent < LeaseTiming::DEFAULT.claim_after() && named != node_name(host) {
+            self.inner.hooks.breach(format!(
+                "hv{} claims the role from {named}, whose lease has stood for {silent:?} only",
+                host + 1
+            ));
+        }
     }
 
     /// I3: a guest is taken from its owner only when that can't write any more, and by a proof on record.
@@ -362,12 +584,12 @@ impl Truth {
                 || "nobody".to_owned(),
                 |owner| {
                     let clients = match &owner.ceph_clients {
-                        pvc_core::records::CephClients::Unrecorded => "clients unrecorded".to_owned(),
-                        pvc_core::records::CephClients::Recorded(list) => {
+                        CephClients::Unrecorded => "clients unrecorded".to_owned(),
+                        CephClients::Recorded(list) => {
                             let list: Vec<_> = list.iter().map(ToString::to_string).collect();
                             format!("clients {}", list.join(", "))
                         }
-                        pvc_core::records::CephClients::Unknown => "clients unknown".to_owned(),
+                        CephClients::Unknown => "clients unknown".to_owned(),
                     };
                     format!("{} life {}, {clients}", owner.node, owner.incarnation.counter)
                 },
@@ -404,7 +626,13 @@ impl Truth {
         let proven = self
             .read::<Option<FenceRecord>>(&keys::fence(&before.node))
             .flatten()
-            .is_some_and(|fence| fence.past_return() && fence.victim.same_boot(&before.incarnation));
+            .is_some_and(|fence| is_proven(&fence) && fence.victim.same_boot(&before.incarnation));
+        if proven {
+            self.inner.hooks.lock().coverage.count("recoveries");
+        }
+        if moved {
+            self.inner.hooks.lock().coverage.count("migrations");
+        }
         if !moved && !proven && writer.is_some() {
             self.inner.hooks.breach(format!(
                 "guest {} was taken from hv{} without a proof on record",
@@ -413,6 +641,38 @@ impl Truth {
             ));
         }
     }
+}
+
+fn is_proven(fence: &FenceRecord) -> bool {
+    match fence.phase {
+        FencePhase::Proven { .. } | FencePhase::Recovering { .. } | FencePhase::Done { .. } => true,
+        FencePhase::Suspected | FencePhase::Proving | FencePhase::Abandoned { .. } => false,
+    }
+}
+
+/// A fence in a line.
+fn in_words(fence: &FenceRecord) -> String {
+    let tag = |value: serde_json::Result<serde_json::Value>| {
+        value
+            .ok()
+            .and_then(|value| value.get("is").and_then(|is| is.as_str().map(str::to_owned)))
+            .unwrap_or_default()
+    };
+    let mut text = format!(
+        "{} (power {}, storage {}, restart {}) by {}",
+        fence.phase.word(),
+        tag(serde_json::to_value(&fence.power)),
+        tag(serde_json::to_value(&fence.storage)),
+        tag(serde_json::to_value(&fence.restart)),
+        fence.fencer
+    );
+    if fence.returned.is_some() {
+        text.push_str(", returned");
+    }
+    if !fence.waits_for.is_empty() {
+        text.push_str(&format!(", waits: {}", fence.waits_for));
+    }
+    text
 }
 
 /// The guest of which `path` is that key.

@@ -9,17 +9,20 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use pvc_common::keys;
+use pvc_common::keys::values::Maintenance;
 use pvc_common::schema::{self, NewDomain};
 use pvc_common::store::memory::{MemoryServer, MemoryStore, Snapshot};
 use pvc_common::store::{SessionState, Store as _, StoreError, Txn};
+use pvc_core::fence::{Confirmation, ConfirmationKind, FencePhase, FenceRecord};
 use pvc_core::ids::{CephClient, NodeName};
 use pvc_core::records::{PrimaryRecord, RoleLease};
-use pvc_core::states::{CoordinatorState, DaemonMode, MigrationMethod, NodeSelector, VmState};
+use pvc_core::states::{CoordinatorState, DaemonMode, DomainState, MigrationMethod, NodeSelector, VmState};
 use pvc_core::time::BootTime;
 use pvc_core::upstream::UpstreamLook;
 use pvcnoded::agent::AgentState;
 use pvcnoded::host::fake::power::{BmcMood, FakeBmc, FakeBmcNetwork, FakePower};
 use pvcnoded::host::fake::upstream::FakeUpstream;
+use pvcnoded::host::fake::wire::{FakeWire, MigrationPhase, MigrationTiming};
 use pvcnoded::host::fake::{FakeCeph, FakeHypervisor, FakeNetwork, FakeStorage, VirtualClock};
 use pvcnoded::host::power::PowerState;
 use pvcnoded::host::{DomainStatus, HostNetwork as _, RoleAddress, RoleNetwork};
@@ -46,6 +49,8 @@ const RESTART: Duration = Duration::from_millis(1100);
 const BOOT: Duration = Duration::from_secs(8);
 /// How long the kernel may be late with an address (measured: up to 1.0 s).
 const LATENESS: Duration = Duration::from_millis(1100);
+/// Who has heard nothing for so long has surely missed a round.
+const DEAF: Duration = Duration::from_secs(4);
 /// How long a host may answer for an address after its clock stood still: the longest lifetime and the lateness.
 const AFTER_A_STOPPED_CLOCK: Duration = Duration::from_secs(7);
 
@@ -68,6 +73,7 @@ pub(crate) struct Host {
     frozen: bool,
     host_frozen: bool,
     suspended: bool,
+    still_since: Option<BootTime>,
     suspended_at: BootTime,
     cut: BTreeSet<Link>,
     /// Grows with each change that matters to the sessions of the agent.
@@ -101,6 +107,7 @@ pub(crate) struct World {
     pub(crate) admin: MemoryStore,
     pub(crate) ceph: FakeCeph,
     pub(crate) bmcs: FakeBmcNetwork,
+    pub(crate) wire: FakeWire,
     pub(crate) hosts: Vec<Host>,
     pub(crate) truth: Truth,
     executor: Executor,
@@ -108,6 +115,7 @@ pub(crate) struct World {
     events: BTreeMap<(BootTime, u64), Event>,
     next_event: u64,
     quorum: bool,
+    lost_at: BootTime,
     snapshot: Option<Snapshot>,
     /// What administrators asked last of each guest, and were told is done.
     pub(crate) asked: Vec<VmState>,
@@ -162,6 +170,7 @@ impl World {
             admin,
             ceph,
             bmcs: FakeBmcNetwork::default(),
+            wire: FakeWire::default(),
             hosts: Vec::new(),
             truth,
             executor: Executor::new(),
@@ -172,11 +181,23 @@ impl World {
             events: BTreeMap::new(),
             next_event: 0,
             quorum: true,
+            lost_at: START,
             snapshot: None,
             asked: vec![VmState::Start; plan.guests],
             stuck: None,
         };
         world.define();
+        if logging != Logging::Calm {
+            // Longer than real ones, so that something comes in between.
+            let mut rng = Rng::new(plan.seed ^ 0x717e);
+            let mut phase = |low, high| Duration::from_millis(rng.between(low, high));
+            world.wire.set_timing(MigrationTiming {
+                prepare: phase(100, 800),
+                pre_copy: phase(500, 4000),
+                switch_over: phase(50, 1200),
+                finish: phase(50, 1200),
+            });
+        }
         for host in 0..plan.nodes {
             world.add_host(host, runtime);
         }
@@ -232,7 +253,9 @@ impl World {
         network.set_lateness(LATENESS);
         let runtime_directory = runtime.join(format!("hv{}", host + 1));
         // Made anew for each schedule; what can't be removed is found when it is read.
-        let _ = std::fs::create_dir_all(&runtime_directory);
+        let state = runtime_directory.join("state");
+        let _ = std::fs::remove_dir_all(&state);
+        let _ = std::fs::create_dir_all(&state);
         TenureFile::in_directory(&runtime_directory).clear();
         let gate = Gate::new(self.hooks.clone(), host, clock.clone());
         self.ceph
@@ -241,9 +264,11 @@ impl World {
         let hooks = self.hooks.clone();
         bmc.on_switch(move |_| hooks.demand(Demand::Switched { host }));
         self.bmcs.attach(&bmc_name(host), bmc.clone());
+        let hypervisor = FakeHypervisor::new(clock.clone(), self.ceph.clone(), storage_ip(host));
+        hypervisor.connect(&node_name(host), &self.wire);
         self.hosts.push(Host {
             network,
-            hypervisor: FakeHypervisor::new(clock.clone(), self.ceph.clone(), storage_ip(host)),
+            hypervisor,
             storage: self.ceph.connection(),
             power: self.bmcs.connection(clock.clone()),
             bmc,
@@ -259,6 +284,7 @@ impl World {
             frozen: false,
             host_frozen: false,
             suspended: false,
+            still_since: None,
             suspended_at: START,
             cut: BTreeSet::new(),
             connection: 0,
@@ -303,11 +329,12 @@ impl World {
             store: SimStore::new(host.store.clone(), gate.clone(), self.truth.clone()),
             network: SimNetwork::new(host.network.clone(), gate.clone(), self.truth.clone()),
             hypervisor: SimHypervisor::new(host.hypervisor.clone(), gate.clone(), self.truth.clone()),
-            storage: SimStorage::new(host.storage.clone(), gate.clone()),
+            storage: SimStorage::new(host.storage.clone(), gate.clone(), self.truth.clone()),
             power: SimPower::new(host.power.clone(), gate.clone(), self.truth.clone()),
             upstream: host.upstream.clone(),
             gate,
             runtime_directory: host.runtime_directory.clone(),
+            state_directory: host.runtime_directory.join("state"),
             agent,
         };
         let life = host.lives;
@@ -389,6 +416,11 @@ impl World {
     /// What Ceph hears of a host is as the host's state has it: its OSD, and the watches of its guests.
     fn heed_ceph(&mut self, number: usize) {
         let host = &self.hosts[number];
+        if host.host_frozen || host.suspended {
+            host.hypervisor.freeze();
+        } else {
+            host.hypervisor.thaw();
+        }
         let heard =
             host.powered && !host.host_frozen && !host.suspended && !host.cut.contains(&Link::Storage);
         let osd = u32::try_from(number).unwrap_or(u32::MAX);
@@ -412,10 +444,17 @@ impl World {
     fn apply_stillness(&mut self, number: usize) {
         let host = &self.hosts[number];
         let Some(group) = host.agent else { return };
+        let now = self.clock.world_now();
         if host.stands_still() {
             self.executor.freeze(group);
+            self.hosts[number].still_since.get_or_insert(now);
         } else {
             self.executor.thaw(group);
+            if let Some(since) = self.hosts[number].still_since.take()
+                && now.since(since) > DEAF
+            {
+                self.truth.was_deaf(number);
+            }
         }
         self.connection_changed(number);
     }
@@ -483,8 +522,69 @@ impl World {
             (Link::Upstream, true) => host.upstream.show(UpstreamLook::NoCarrier),
             (Link::Upstream, false) => host.upstream.show(UpstreamLook::Reached),
         }
-        if link == Link::Storage {
-            self.heed_ceph(number);
+        match link {
+            Link::Storage => self.heed_ceph(number),
+            // Guests move over the network that the store is on.
+            Link::Store => self.rewire(),
+            Link::Lease | Link::Bmc | Link::Upstream => {}
+        }
+    }
+
+    fn rewire(&self) {
+        self.wire.heal();
+        for (one, host) in self.hosts.iter().enumerate() {
+            if host.cut.contains(&Link::Store) {
+                for other in (0..self.hosts.len()).filter(|other| *other != one) {
+                    self.wire.cut(&node_name(one), &node_name(other));
+                }
+            }
+        }
+    }
+
+    /// Something goes wrong now: how far the migrations are that it meets.
+    pub(crate) fn count_migrations_met(&self) {
+        for guest in 0..self.plan.guests {
+            let Some(phase) = self.wire.phase(vm_id(guest)) else {
+                continue;
+            };
+            self.hooks.lock().coverage.count(match phase {
+                MigrationPhase::Prepare => "faults in prepare",
+                MigrationPhase::PreCopy => "faults in pre-copy",
+                MigrationPhase::SwitchOver => "faults in switch-over",
+                MigrationPhase::Finish => "faults in finish",
+            });
+        }
+    }
+
+    /// As `pvc vm migrate`.
+    pub(crate) fn migrate(&mut self, guest: usize, target: usize) {
+        let domain = keys::domain(vm_id(guest));
+        let running = self.read(&domain.state()) == Some(VmState::Start);
+        let owner = self.read(&domain.owner()).flatten();
+        let (Some(owner), true) = (owner, running) else {
+            return;
+        };
+        if owner.node == node_name(target) || self.read(&domain.incoming()).flatten().is_some() {
+            return;
+        }
+        let version = |path: &str| self.server.peek(path).map(|znode| znode.version);
+        let versions = (
+            version(domain.owner().path()),
+            version(domain.incoming().path()),
+            version(domain.node().path()),
+            version(domain.state().path()),
+        );
+        let (Some(owned), Some(incoming), Some(node), Some(state)) = versions else {
+            return;
+        };
+        let txn = Txn::new()
+            .check(&domain.owner(), owned)
+            .check(&domain.incoming(), incoming)
+            .set(&domain.node(), &node_name(target), node)
+            .overwrite(&domain.last_node(), &Some(owner.node))
+            .set(&domain.state(), &VmState::Migrate, state);
+        if self.quorum && matches!(self.admin.commit(txn).now_or_never(), Some(Ok(_))) {
+            self.hooks.lock().coverage.count("migrations asked");
         }
     }
 
@@ -521,10 +621,16 @@ impl World {
 
     pub(crate) fn lose_quorum(&mut self) {
         self.quorum = false;
+        self.lost_at = self.clock.world_now();
         self.server.lose_quorum();
     }
 
     pub(crate) fn restore_quorum(&mut self) {
+        if !self.quorum && self.clock.world_now().since(self.lost_at) > DEAF {
+            for host in 0..self.hosts.len() {
+                self.truth.was_deaf(host);
+            }
+        }
         self.quorum = true;
         self.server.restore_quorum();
     }
@@ -648,8 +754,14 @@ impl World {
                 let life = self.hosts[host].lives;
                 self.at(duration, Event::Thaw { host, life });
             }
-            Demand::Kill { host } => self.kill_agent(host),
-            Demand::PowerLoss { host } => self.power_loss(host),
+            Demand::Kill { host } => {
+                self.count_migrations_met();
+                self.kill_agent(host);
+            }
+            Demand::PowerLoss { host } => {
+                self.count_migrations_met();
+                self.power_loss(host);
+            }
             Demand::Switched { host } => match self.hosts[host].bmc.machine() {
                 PowerState::Off => self.power_loss(host),
                 PowerState::On => self.power_on(host),
@@ -751,6 +863,7 @@ impl World {
             (VmState::Migrate | VmState::MigrateLive | VmState::Unmigrate, _) => true,
             (VmState::Start, VmState::Start) => true,
             (VmState::Start, _) => false,
+            (VmState::Provision | VmState::Import | VmState::Restore, _) => true,
             (_, VmState::Restart | VmState::Shutdown) => true,
             (_, _) => false,
         };
@@ -770,12 +883,39 @@ impl World {
         }
     }
 
+    pub(crate) fn make_ready(&mut self, host: usize) {
+        let key = keys::node(&node_name(host)).domain_state();
+        if self.read(&key) == Some(DomainState::Flushed) {
+            self.admin_set(&key, &DomainState::Unflush);
+        }
+    }
+
+    pub(crate) fn flush(&mut self, host: usize) {
+        let key = keys::node(&node_name(host)).domain_state();
+        if self.read(&key) == Some(DomainState::Ready) {
+            self.admin_set(&key, &DomainState::Flush);
+        }
+    }
+
+    pub(crate) fn confirm(&mut self, host: usize, kind: ConfirmationKind) {
+        let key = keys::fence(&node_name(host));
+        if let Some(mut fence) = self.read(&key).flatten() {
+            fence.confirmation = Some(Confirmation {
+                kind,
+                by: "admin".to_owned(),
+                at: 0,
+            });
+            self.admin_set(&key, &Some(fence));
+        }
+    }
+
     /// Ends everything that was done; hosts that are off are switched on.
     pub(crate) fn heal_all(&mut self) {
         self.hooks.clear_orders();
         if !self.quorum {
             self.restore_quorum();
         }
+        self.admin_set(&keys::config().maintenance(), &Maintenance::Off);
         for number in 0..self.hosts.len() {
             for link in [Link::Store, Link::Lease, Link::Storage, Link::Upstream, Link::Bmc] {
                 if self.hosts[number].cut.contains(&link) {
@@ -890,11 +1030,23 @@ impl World {
         }
     }
 
+    fn fence(&self, host: usize) -> Option<FenceRecord> {
+        self.read(&keys::fence(&node_name(host))).flatten()
+    }
+
     pub(crate) fn meets(&self, expectation: &Expectation) -> Result<(), String> {
         match expectation {
             Expectation::Primary(wanted) => self.primary_is_well(*wanted),
             Expectation::Runs(guest, wanted) => self.runs(*guest, *wanted),
             Expectation::Stopped(guest) => self.is_stopped(*guest),
+            Expectation::Fenced(host) => match self.fence(*host) {
+                Some(fence) if matches!(fence.phase, FencePhase::Done { .. }) => Ok(()),
+                fence => Err(format!("its fence is {:?}", fence.map(|fence| fence.phase))),
+            },
+            Expectation::Unfenced(host) => match self.fence(*host) {
+                Some(fence) if fence.past_return() => Err(format!("its fence is {:?}", fence.phase)),
+                Some(_) | None => Ok(()),
+            },
             Expectation::Converged => self.converged(),
         }
     }
@@ -902,6 +1054,9 @@ impl World {
     /// What an administrator does about guests that can't come right by themselves: one that failed is started again,
     /// one that QEMU has stopped at an I/O error is stopped and started.
     pub(crate) fn look_after_failures(&mut self) {
+        for host in 0..self.hosts.len() {
+            self.make_ready(host);
+        }
         for guest in 0..self.plan.guests {
             let vm = vm_id(guest);
             let key = keys::domain(vm).state();

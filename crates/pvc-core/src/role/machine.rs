@@ -8,6 +8,7 @@ use super::view::{
 };
 use crate::ids::{Incarnation, NodeName, ZnodeVersion};
 use crate::lease::{LeaseRight, Sighting, sight};
+use crate::protection::{Protection, stands};
 use crate::records::{PrimaryRecord, RoleLease};
 use crate::states::CoordinatorState;
 use crate::time::BootTime;
@@ -384,7 +385,10 @@ impl RoleMachine {
                 (claim_at, Some(holder.clone()))
             }
         };
-        if now >= claim_at {
+        // A wait's end grants nothing; the simulator sees what would come of it.
+        let granted =
+            !stands(Protection::HandOverDeadlineGrantsNothing) && now >= record.first_seen + self.timing.poll;
+        if now >= claim_at || granted {
             return Step::Start {
                 record: record.version,
                 lease: lease.version,

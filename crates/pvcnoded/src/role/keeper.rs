@@ -11,6 +11,7 @@ use pvc_common::keys;
 use pvc_common::lock::exclusive_lock;
 use pvc_common::store::{ReadError, Store, StoreError, Txn, Watch as _, ZnodeVersion};
 use pvc_core::ids::{Incarnation, NodeName};
+use pvc_core::protection::{Protection, stands};
 use pvc_core::records::{PrimaryRecord, RoleLease};
 use pvc_core::role::{
     Because, DropReason, Eligibility, Observation, Peer, Phase, RoleMachine, RoleTiming, Stage, Step, Tenure,
@@ -354,11 +355,15 @@ impl<S: Store, C: Clock, N: HostNetwork, R: RoleServices> RoleKeeper<S, C, N, R>
 
     async fn claim(&mut self, record: ZnodeVersion, lease: ZnodeVersion, silent_holder: bool) {
         let record_key = keys::config().primary_node();
-        let claim = Txn::new().check(&keys::lease_primary(), lease).set(
-            &record_key,
-            &PrimaryRecord::Node(self.parts.me.clone()),
-            record,
-        );
+        let own = PrimaryRecord::Node(self.parts.me.clone());
+        let mut claim = Txn::new();
+        if stands(Protection::ClaimLeaseCheck) {
+            claim = claim.check(&keys::lease_primary(), lease);
+        }
+        claim = match stands(Protection::ContentionVersionCheck) {
+            true => claim.set(&record_key, &own, record),
+            false => claim.overwrite(&record_key, &own),
+        };
         if silent_holder {
             warn!("the holder of the primary role is silent: claiming it");
             self.report_claim(claim).await;
@@ -528,7 +533,13 @@ impl<S: Store, C: Clock, N: HostNetwork, R: RoleServices> RoleKeeper<S, C, N, R>
 
     async fn renew(&mut self, record: ZnodeVersion, lease: ZnodeVersion, counter: u64) {
         let sent = self.parts.clock.now();
-        let txn = Txn::new().check(&keys::config().primary_node(), record).set(
+        let record_key = keys::config().primary_node();
+        let checked = match stands(Protection::RoleRenewalRecordCheck) {
+            true => Txn::new().check(&record_key, record),
+            // Something else in its place, since the answer is read by index.
+            false => Txn::new().check(&keys::lease_primary(), lease),
+        };
+        let txn = checked.set(
             &keys::lease_primary(),
             &Some(self.machine.lease_value(counter)),
             lease,

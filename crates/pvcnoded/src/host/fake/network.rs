@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use pvc_common::clock::Clock;
+use pvc_core::protection::{Protection, stands};
 use pvc_core::time::BootTime;
 
 use super::{VirtualClock, locked};
@@ -156,7 +157,7 @@ impl FakeNetwork {
             kernel.addresses.insert(address.clone(), drops_at);
             kernel.journal.push((called, address.clone(), event(valid_lft)));
         }
-        if self.clock.now() >= right_ends {
+        if self.clock.now() >= right_ends && stands(Protection::RefreshRecheck) {
             self.take_off(address);
             return AddressOutcome::TooLate;
         }
@@ -194,7 +195,7 @@ impl HostNetwork for FakeNetwork {
             let mut kernel = locked(&self.kernel);
             kernel.expire(now);
             kernel.fail_on_order("refresh", address)?;
-            if !kernel.addresses.contains_key(address) {
+            if !kernel.addresses.contains_key(address) && stands(Protection::RefreshNeverAdds) {
                 return Ok(AddressOutcome::Missing);
             }
         }

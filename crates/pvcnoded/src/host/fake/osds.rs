@@ -28,6 +28,8 @@ struct Osd {
     up: bool,
     /// How long after its commit it learns a map.
     lag: Duration,
+    /// It knows these, however late it is by now.
+    learnt: MapEpoch,
     /// Since when it does nothing at all, if so.
     silent_since: Option<BootTime>,
     /// Whether the others report it when it is silent.
@@ -116,9 +118,11 @@ impl OsdMap {
     }
 
     fn knows(&self, osd: &Osd, epoch: MapEpoch, now: BootTime) -> bool {
-        self.commits
-            .get(&epoch)
-            .is_none_or(|committed| now.since(*committed) >= osd.lag)
+        epoch <= osd.learnt
+            || self
+                .commits
+                .get(&epoch)
+                .is_none_or(|committed| now.since(*committed) >= osd.lag)
     }
 
     /// What becomes of a write of `client`. An OSD that does not know the map yet takes it: a volume is spread over all
@@ -206,6 +210,7 @@ impl OsdMap {
             ip,
             up: true,
             lag: Duration::ZERO,
+            learnt: MapEpoch(0),
             silent_since: None,
             missed_by_others: true,
         };
@@ -213,8 +218,13 @@ impl OsdMap {
         self.commit(now);
     }
 
-    pub(super) fn set_lag(&mut self, id: u32, lag: Duration) {
+    pub(super) fn set_lag(&mut self, id: u32, lag: Duration, now: BootTime) {
+        let learnt = self.osds.get(&id).and_then(|osd| {
+            let mut epochs = self.commits.keys().rev();
+            epochs.find(|epoch| self.knows(osd, **epoch, now)).copied()
+        });
         if let Some(osd) = self.osds.get_mut(&id) {
+            osd.learnt = learnt.unwrap_or(osd.learnt).max(osd.learnt);
             osd.lag = lag;
         }
     }

@@ -233,7 +233,7 @@ impl FakeCeph {
     /// From now on this OSD learns each map so long after its commit. A write of a barred client still goes through as
     /// long as an OSD that is up does not know that it is.
     pub fn set_osd_lag(&self, id: u32, lag: Duration) {
-        locked(&self.state).map.set_lag(id, lag);
+        locked(&self.state).map.set_lag(id, lag, self.clock.now());
     }
 
     /// The OSD dies or is frozen. It stays up in the map until the others have missed it for 6 s; I/O hangs meanwhile.
