@@ -136,6 +136,7 @@ impl<S: Store, C: Clock> DrainRounds<S, C> {
             };
             // Both branches are only a hint to look again, and cancel-safe.
             tokio::select! {
+                biased;
                 () = orders.changed() => {}
                 () = self.parts.clock.sleep(pause) => {}
             }
