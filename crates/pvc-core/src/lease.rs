@@ -122,6 +122,20 @@ mod tests {
     }
 
     #[test]
+    fn the_periods_have_a_number_of_their_own() {
+        // Nodes tell by the protocol's number whether they keep their leases alike. Whoever changes a period raises it:
+        // else nodes of two releases join one cluster, and one claims what the other still holds.
+        let ms = Duration::from_millis;
+        let periods = LeaseTiming {
+            period: ms(1000),
+            lease: ms(5250),
+            kernel_lateness: ms(1100),
+            margin: ms(400),
+        };
+        assert_eq!((LeaseTiming::DEFAULT, crate::records::PROTOCOL), (periods, 1));
+    }
+
+    #[test]
     fn a_right_ends_exactly_one_lease_after_the_sending_of_its_renewal() {
         let timing = LeaseTiming::DEFAULT;
         let sent = BootTime::from_duration(SECOND * 100);

@@ -6,6 +6,7 @@
 //! nothing. The same for a lease of another *boot* of this machine, for a shorter time: an earlier boot is dead and
 //! renews nothing, so one that does is a copy of this machine (a cloned disk), whose guests must not be taken for dead.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pvc_common::clock::Clock;
@@ -14,7 +15,7 @@ use pvc_common::keys::values::Release;
 use pvc_common::schema::{self, NewNode};
 use pvc_common::secret::Secret;
 use pvc_common::store::{ReadError, Store, StoreError, StoreExt as _, Txn, ZnodeVersion};
-use pvc_core::ids::{Incarnation, NodeName};
+use pvc_core::ids::{Incarnation, MachineId, NodeName};
 use pvc_core::lease::{LeaseRight, LeaseTiming};
 use pvc_core::records::{NodeAddresses, NodeLease, PROTOCOL};
 use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState};
@@ -71,6 +72,44 @@ pub enum RegistrationError {
         /// The other host's agent.
         other: Incarnation,
     },
+    /// The number of this life was used before: `/run/pvc`, which counts them, was deleted within this boot.
+    #[error(
+        "life {used} of this boot of {node} is on record and this one has a smaller number: /run/pvc was deleted. Begin again with a larger one"
+    )]
+    LifeUsed {
+        /// The name.
+        node: NodeName,
+        /// The number on record.
+        used: u64,
+    },
+    /// Another agent of this very boot renews the lease.
+    #[error("another agent of this host ({other}) is alive as {node}: stop it first. Nothing was changed")]
+    SecondAgent {
+        /// The name.
+        node: NodeName,
+        /// The other agent.
+        other: Incarnation,
+    },
+    /// This boot is on record under another machine id.
+    #[error(
+        "this boot of {node} is on record with the machine id {was}, and /etc/machine-id says another now: guests of this host would be taken for those of another machine. Put the old id back, or reboot this host once it is empty"
+    )]
+    MachineIdChanged {
+        /// The name.
+        node: NodeName,
+        /// The machine id on record.
+        was: MachineId,
+    },
+    /// A living node keeps its lease by other rules.
+    #[error(
+        "{node} is alive and speaks version {theirs} of the lease protocol, this release version {PROTOCOL}: their periods differ, and two nodes could hold one address. Bring all nodes to one release"
+    )]
+    OtherProtocol {
+        /// The living node.
+        node: NodeName,
+        /// Its protocol.
+        theirs: u32,
+    },
     /// The store did not answer.
     #[error("failed to read the registration of this node")]
     Read(#[from] ReadError),
@@ -93,6 +132,7 @@ pub async fn register<S: Store, C: Clock>(
     right: &NodeRight,
 ) -> Result<ZnodeVersion, RegistrationError> {
     let timing = LeaseTiming::DEFAULT;
+    refuse_other_protocols(store, clock, registrant, &timing).await?;
     for _ in 0..ATTEMPTS {
         // Looked at in each attempt: whoever wrote in between may be another machine.
         let lease = look_at_lease(store, clock, registrant, &timing).await?;
@@ -126,6 +166,52 @@ pub async fn register<S: Store, C: Clock>(
     Err(RegistrationError::Contended)
 }
 
+/// The periods of the leases are constants of a release, and [`PROTOCOL`] is their number. Two nodes with different ones
+/// must not be in one cluster; one that is dead does not count.
+async fn refuse_other_protocols<S: Store, C: Clock>(
+    store: &S,
+    clock: &C,
+    registrant: &Registrant,
+    timing: &LeaseTiming,
+) -> Result<(), RegistrationError> {
+    let before = other_protocols(store, registrant).await?;
+    if before.is_empty() {
+        return Ok(());
+    }
+    warn!(nodes = ?before.keys(), "nodes of another release are on record; looking whether they are alive");
+    clock
+        .sleep(timing.period * RENEWALS_OF_A_COPY + timing.margin)
+        .await;
+    let after = other_protocols(store, registrant).await?;
+    let alive = after
+        .into_iter()
+        .find(|(node, (version, _))| before.get(node).is_none_or(|(then, _)| then != version));
+    match alive {
+        Some((node, (_, theirs))) => Err(RegistrationError::OtherProtocol { node, theirs }),
+        None => Ok(()),
+    }
+}
+
+/// The other nodes whose leases are of another protocol than ours.
+async fn other_protocols<S: Store>(
+    store: &S,
+    registrant: &Registrant,
+) -> Result<BTreeMap<NodeName, (ZnodeVersion, u32)>, RegistrationError> {
+    let nodes = store.children_as(&keys::lease_nodes()).await?;
+    let leases: Vec<_> = nodes.iter().map(keys::lease_node).collect();
+    let found = store.get_many(&leases).await?;
+    Ok(nodes
+        .into_iter()
+        .zip(found)
+        .filter(|(node, _)| *node != registrant.node)
+        .filter_map(|(node, found)| {
+            let found = found?;
+            let protocol = found.value?.protocol;
+            (protocol != PROTOCOL).then_some((node, (found.version, protocol)))
+        })
+        .collect())
+}
+
 /// Looks at the lease of this name, and watches one that is not of this boot for longer than it can stand still while
 /// its holder lives. Answers with the version that may be replaced; `None` if there is no lease.
 async fn look_at_lease<S: Store, C: Clock>(
@@ -139,14 +225,21 @@ async fn look_at_lease<S: Store, C: Clock>(
         return Ok(None);
     };
     let version = first.version;
+    let ours = &registrant.incarnation;
     let Some(other) = first
         .value
         .map(|lease| lease.incarnation)
-        .filter(|other| !other.same_boot(&registrant.incarnation))
+        .filter(|other| !other.same_boot(ours) || other.counter > ours.counter)
     else {
         return Ok(Some(version));
     };
-    let copy = other.same_machine(&registrant.incarnation);
+    let node = registrant.node.clone();
+    if other.boot_id == ours.boot_id && other.machine_id != ours.machine_id {
+        // No two boots have one id.
+        let was = other.machine_id;
+        return Err(RegistrationError::MachineIdChanged { node, was });
+    }
+    let copy = other.same_machine(ours);
     let watched_for = if copy {
         timing.period * RENEWALS_OF_A_COPY + timing.margin
     } else {
@@ -163,12 +256,17 @@ async fn look_at_lease<S: Store, C: Clock>(
         let other = seen
             .and_then(|seen| seen.value)
             .map_or(other, |lease| lease.incarnation);
-        let node = registrant.node.clone();
-        return Err(if copy {
+        return Err(if other.same_boot(ours) {
+            RegistrationError::SecondAgent { node, other }
+        } else if copy {
             RegistrationError::Copied { node, other }
         } else {
             RegistrationError::NameTaken { node, other }
         });
+    }
+    if other.same_boot(ours) {
+        let used = other.counter;
+        return Err(RegistrationError::LifeUsed { node, used });
     }
     if !copy {
         info!("the other machine is silent; taking its place");

@@ -50,7 +50,7 @@ use crate::heartbeat::Heartbeat;
 use crate::hold::{HoldKeeper, HoldParts, MemoryFile, adopt_earlier_release};
 use crate::host::BmcAccess;
 use crate::host::ceph::{CephAccess, CephCommands};
-use crate::host::identity::{IdentityFiles, begin_life};
+use crate::host::identity::{IdentityFiles, begin_life, skip_used_lives};
 use crate::host::libvirt::Libvirt;
 use crate::host::network::{KernelNetwork, ensure_bridges};
 use crate::host::power::Ipmitool;
@@ -399,9 +399,20 @@ impl Daemon {
         register(store, &HostClock, registrant, agent.node_right())
             .await
             .map_err(|error| match error {
-                RegistrationError::NameTaken { .. } | RegistrationError::Copied { .. } => {
+                RegistrationError::LifeUsed { used, .. } => {
+                    if let Err(error) =
+                        skip_used_lives(&IdentityFiles::from_environment(), &self.incarnation, used)
+                    {
+                        return JoinError::Later(chain(&error));
+                    }
                     JoinError::Final(error.into())
                 }
+                RegistrationError::NameTaken { .. }
+                | RegistrationError::Copied { .. }
+                | RegistrationError::SecondAgent { .. }
+                | RegistrationError::MachineIdChanged { .. } => JoinError::Final(error.into()),
+                // The others may be upgraded at any moment.
+                RegistrationError::OtherProtocol { .. } => JoinError::Later(chain(&error)),
                 RegistrationError::Read(_) | RegistrationError::Write(_) | RegistrationError::Contended => {
                     JoinError::Later(chain(&error))
                 }

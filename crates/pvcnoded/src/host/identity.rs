@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use pvc_core::ids::{BootId, Incarnation, InvalidId, MachineId};
 use rustix::fs::{FlockOperation, flock};
+use tracing::warn;
 
 /// Names another file for the boot id: for nodes that share one kernel.
 const BOOT_ID_VARIABLE: &str = "PVC_BOOT_ID_FILE";
@@ -83,8 +84,17 @@ pub fn begin_life(files: &IdentityFiles) -> Result<Life, IdentityError> {
     make_runtime_directory(files)?;
     let lock = lock(&files.runtime.join("agent.lock"))?;
     let path = files.runtime.join("incarnation");
-    let counter = last_counter(&path, &boot_id)?.saturating_add(1);
-    write_whole(&path, &format!("{boot_id} {counter}\n"))?;
+    let last = last_life(&path, &boot_id)?;
+    let counter = last.counter.saturating_add(1);
+    // A boot has one machine id for as long as it lasts: under another, guests that run would be another machine's.
+    let machine_id = match last.machine_id {
+        Some(was) if was != machine_id => {
+            warn!(%was, now = %machine_id, "the machine id was changed while this host runs; it counts from the next boot on");
+            was
+        }
+        Some(_) | None => machine_id,
+    };
+    write_whole(&path, &format!("{boot_id} {counter} {machine_id}\n"))?;
     Ok(Life {
         incarnation: Incarnation {
             machine_id,
@@ -119,27 +129,49 @@ fn read_id<T>(path: &Path, parse: fn(String) -> Result<T, InvalidId>) -> Result<
     })
 }
 
-/// The counter of the last life of this boot, 0 if there was none.
-fn last_counter(path: &Path, boot_id: &BootId) -> Result<u64, IdentityError> {
+/// Sees to it that the next life of this boot has a larger number than `used`, which stands in the store: the directory
+/// that counts them was deleted.
+///
+/// # Errors
+/// [`IdentityError`]; the next life may meet the same number again.
+pub fn skip_used_lives(files: &IdentityFiles, life: &Incarnation, used: u64) -> Result<(), IdentityError> {
+    let path = files.runtime.join("incarnation");
+    write_whole(&path, &format!("{} {used} {}\n", life.boot_id, life.machine_id))
+}
+
+/// What is on record of the last life of this boot.
+#[derive(Debug, Default)]
+struct LastLife {
+    /// Its number; 0 if there was none.
+    counter: u64,
+    /// The machine id that it had; none in the records of earlier releases.
+    machine_id: Option<MachineId>,
+}
+
+fn last_life(path: &Path, boot_id: &BootId) -> Result<LastLife, IdentityError> {
     let text = match read(path) {
         Ok(text) => text,
-        Err(IdentityError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => return Ok(0),
+        Err(IdentityError::File { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            return Ok(LastLife::default());
+        }
         Err(error) => return Err(error),
     };
-    let parsed = text
-        .trim()
-        .split_once(' ')
-        .and_then(|(boot, counter)| Some((boot, counter.parse().ok()?)));
-    match parsed {
-        Some((boot, counter)) if boot == boot_id.as_str() => Ok(counter),
+    let mut words = text.split_whitespace();
+    let boot = words.next();
+    let counter = words.next().and_then(|counter| counter.parse().ok());
+    let machine_id = words.next().map(|id| MachineId::new(id.to_owned())).transpose();
+    match (boot, counter, machine_id) {
+        (Some(boot), Some(counter), Ok(machine_id)) if boot == boot_id.as_str() => {
+            Ok(LastLife { counter, machine_id })
+        }
         // The directory outlived a reboot: the other boot id tells its lives apart from ours.
-        Some(_) => Ok(0),
-        None => Err(IdentityError::Content {
+        (Some(_), Some(_), Ok(_)) => Ok(LastLife::default()),
+        _ => Err(IdentityError::Content {
             path: path.to_owned(),
             source: InvalidId {
                 kind: "incarnation",
                 text,
-                reason: "it must be a boot id and a number",
+                reason: "it must be a boot id, a number and a machine id",
             },
         }),
     }
@@ -228,6 +260,33 @@ mod tests {
         let new = next(&files);
         assert_eq!(new.counter, 1);
         assert!(new.same_machine(&old) && !new.same_boot(&old));
+    }
+
+    // Under another machine id the guests of this boot would be taken for those of another machine, and ended.
+    #[test]
+    fn a_machine_id_that_is_changed_counts_from_the_next_boot_on() {
+        let (_dir, files) = host();
+        let before = next(&files);
+        fs::write(&files.machine_id, "ffffffffffffffffffffffffffffffff\n").unwrap();
+        let changed = next(&files);
+        assert!(changed.same_boot(&before));
+        assert_eq!(changed.counter, 2);
+        fs::write(&files.boot_id, NEXT_BOOT).unwrap();
+        assert!(!next(&files).same_machine(&before));
+    }
+
+    // A record of an earlier release has no machine id; a directory that was deleted begins at 1.
+    #[test]
+    fn numbers_go_on_after_an_upgrade_and_past_those_in_the_store() {
+        let (_dir, files) = host();
+        next(&files);
+        fs::write(files.runtime.join("incarnation"), format!("{} 7\n", BOOT.trim())).unwrap();
+        assert_eq!(next(&files).counter, 8);
+        fs::remove_file(files.runtime.join("incarnation")).unwrap();
+        let life = next(&files);
+        assert_eq!(life.counter, 1);
+        skip_used_lives(&files, &life, 8).unwrap();
+        assert_eq!(next(&files).counter, 9);
     }
 
     // Two agents on one host would renew one lease and both create guests.

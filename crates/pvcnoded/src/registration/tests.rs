@@ -294,3 +294,102 @@ fn a_store_that_does_not_answer_is_said_and_gives_no_right() {
     assert!(matches!(outcome, Err(RegistrationError::Read(_))), "{outcome:?}");
     assert!(!right.holds(world.clock.now()));
 }
+
+/// Lets hv2 renew a lease of another protocol while hv1 registers; `lives` says whether it does.
+fn beside_another_protocol(lives: bool) -> Result<ZnodeVersion, RegistrationError> {
+    let world = World::new();
+    let key = keys::lease_node(&NodeName::new("hv2").unwrap());
+    let lease = |counter| {
+        Some(NodeLease {
+            incarnation: life('2', '2', 1),
+            protocol: PROTOCOL + 1,
+            counter,
+        })
+    };
+    world
+        .run(world.store.commit(Txn::new().create(&key, &lease(0))))
+        .unwrap();
+    let renewing = async {
+        for counter in 1..20 {
+            world.clock.sleep(Duration::from_secs(1)).await;
+            if lives {
+                let renewed = Txn::new().overwrite(&key, &lease(counter));
+                world.store.commit(renewed).await.unwrap();
+            }
+        }
+    };
+    let right = NodeRight::default();
+    let (store, own) = (world.server.client(), registrant(life('1', '1', 1)));
+    let registering = register(&store, &world.clock, &own, &right);
+    let (registered, ()) = world.run(join(registering, renewing));
+    registered
+}
+
+// A node whose lease is shorter than the other's claim would hold an address that the other has claimed.
+#[test]
+fn a_node_of_another_protocol_is_refused_beside_living_ones_and_not_beside_dead_ones() {
+    match beside_another_protocol(true) {
+        Err(RegistrationError::OtherProtocol { node, theirs }) => {
+            assert_eq!((node.as_str(), theirs), ("hv2", PROTOCOL + 1));
+        }
+        other => panic!("{other:?}"),
+    }
+    beside_another_protocol(false).unwrap();
+}
+
+// `/run/pvc` was deleted: the numbers of this boot's lives began anew.
+#[test]
+fn a_number_that_was_used_before_is_not_used_again() {
+    let world = World::new();
+    let right = NodeRight::default();
+    world.register(life('1', '1', 5), &right).unwrap();
+    match world.register(life('1', '1', 2), &right) {
+        Err(RegistrationError::LifeUsed { used, .. }) => assert_eq!(used, 5),
+        other => panic!("{other:?}"),
+    }
+    world.register(life('1', '1', 6), &right).unwrap();
+}
+
+// The lock that tells a second agent on one host goes with the directory too.
+#[test]
+fn a_second_agent_of_one_boot_is_refused_while_the_first_renews() {
+    let world = World::new();
+    let right = NodeRight::default();
+    world.register(life('1', '1', 5), &right).unwrap();
+    let key = keys::lease_node(&NodeName::new("hv1").unwrap());
+    let renewing = async {
+        for counter in 1..20 {
+            world.clock.sleep(Duration::from_secs(1)).await;
+            let lease = Some(NodeLease {
+                incarnation: life('1', '1', 5),
+                protocol: PROTOCOL,
+                counter,
+            });
+            world
+                .store
+                .commit(Txn::new().overwrite(&key, &lease))
+                .await
+                .unwrap();
+        }
+    };
+    let (store, second) = (world.server.client(), registrant(life('1', '1', 1)));
+    let registering = register(&store, &world.clock, &second, &right);
+    let (registered, ()) = world.run(join(registering, renewing));
+    assert!(
+        matches!(registered, Err(RegistrationError::SecondAgent { .. })),
+        "{registered:?}"
+    );
+}
+
+// Its guests would be taken for those of another machine, and ended.
+#[test]
+fn a_boot_whose_machine_id_was_changed_does_not_register_under_the_new_one() {
+    let world = World::new();
+    let right = NodeRight::default();
+    world.register(life('1', '1', 1), &right).unwrap();
+    let changed = world.register(life('9', '1', 2), &right);
+    assert!(
+        matches!(changed, Err(RegistrationError::MachineIdChanged { .. })),
+        "{changed:?}"
+    );
+}
