@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::future::{Either, join_all, select};
+use futures::future::{Either, join, join_all, select};
 use pvc_common::clock::Clock;
 use pvc_common::keys;
 use pvc_common::store::{ReadError, Store, StoreExt as _, Versioned};
@@ -348,7 +348,20 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
                     .flat_map(|belonging| belonging.clients.iter().cloned()),
             );
         }
-        clients.extend(self.listed_clients(victim, &belongings).await);
+        // Those on record at once: the listing waits until the dead node's OSDs are marked down.
+        let on_record: Vec<CephClient> = clients.iter().cloned().collect();
+        let at_once = async {
+            if on_record.is_empty() {
+                return Ok(());
+            }
+            book.confirm().await.map_err(Failed::before)?;
+            self.may_act().map_err(Failed::before)?;
+            self.storage.blocklist(&on_record).await.map_err(Failed::after)?;
+            Ok(())
+        };
+        let (barred, listed) = join(at_once, self.listed_clients(victim, &belongings)).await;
+        barred?;
+        clients.extend(listed);
         not_covered.extend(
             belongings
                 .iter()
