@@ -22,7 +22,18 @@ pub(crate) fn start(folder: &Folder, state: &State, nodes: &[Node], tool: &Tool)
     for node in nodes {
         let (name, address) = (node.name(), node.id().bmc_address().to_string());
         let guid = node.id().machine_guid();
-        let argv = switch_argv(&["/usr/bin/python3", &program, &address, &name, &guid, &tool]);
+        // A BMC has a processor of its own, which is not busy when its server's and everybody else's are.
+        let argv = switch_argv(&[
+            "nice",
+            "-n",
+            "-15",
+            "/usr/bin/python3",
+            &program,
+            &address,
+            &name,
+            &guid,
+            &tool,
+        ]);
         let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
         service::start(folder, &service_name(node), &argv, |run| {
             run.env("PVC_LAB_BMC_PASSWORD", &state.bmc_password)
