@@ -49,16 +49,19 @@ pub enum Program {
     Systemctl,
     /// The packet filter's control tool.
     Nft,
+    /// The interpreter of Ceph's own tools; runs a program of ours from its standard input.
+    Python3,
 }
 
 impl Program {
     /// Every program, in the order of the enum.
-    pub const ALL: [Program; 5] = [
+    pub const ALL: [Program; 6] = [
         Program::Ceph,
         Program::Rbd,
         Program::Ipmitool,
         Program::Systemctl,
         Program::Nft,
+        Program::Python3,
     ];
 
     /// Its file name.
@@ -69,6 +72,7 @@ impl Program {
             Program::Ipmitool => "ipmitool",
             Program::Systemctl => "systemctl",
             Program::Nft => "nft",
+            Program::Python3 => "python3",
         }
     }
 }

@@ -1,9 +1,9 @@
-//! The storage cluster, by the `ceph` and `rbd` command lines.
+//! The storage cluster, by processes: `rbd`, `ceph`, and one that runs many commands of Ceph at once ([`batch`]).
 //!
-//! Each command is a process with a deadline, so a cluster that does not answer costs time and nothing else. A new
-//! Ceph client now and then picks a monitor that is dead and loses 3 s before it tries the next; the limit for one
-//! command has room for that.
+//! Each is a process with a deadline, so a cluster that does not answer costs time and nothing else. A new Ceph client
+//! now and then picks a monitor that is dead; it is told to try the next after half a second, not after three.
 
+mod batch;
 mod parse;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,22 +13,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::future::try_join;
-use futures::stream::{self, StreamExt};
 use pvc_common::clock::{Clock, HostClock};
 use pvc_common::command::{CommandError, CommandOutput, CommandRunner, Exit, Invocation, Program};
 use pvc_core::ids::{CephClient, VolumeId};
 use pvc_core::time::BootTime;
 
+use self::batch::{Answer, Command};
 use super::{
     Changed, MapEpoch, OsdDown, OsdState, RbdLock, Storage, StorageError, VolumeUse, blocklist_lasts,
 };
 
-/// How long one OSD may take to say which map it knows. The `ceph` program needs 0.3 s of it to start.
+/// How long a new client tries one monitor before it goes to the next, in seconds, and by how much longer each time.
+const HUNT_INTERVAL: &str = "0.5";
+const HUNT_BACKOFF: &str = "1.0";
+/// How long one OSD may take to say which map it knows, and one run that asks them.
 const TELL_LIMIT: Duration = Duration::from_secs(2);
+const TELL_RUN_LIMIT: Duration = Duration::from_secs(4);
 /// Between two rounds of asking OSDs that did not know a map yet.
 const TELL_AGAIN_AFTER: Duration = Duration::from_millis(100);
-/// Blocklist commands under way at one time: each is a Python process of its own.
-const PARALLEL_COMMANDS: usize = 16;
 /// How long it is taken for granted that an entry that was seen in the map is still there: recovery asks once more for
 /// clients that the proof has just barred, and each question costs 0.3 s of a processor.
 const REMEMBERED: Duration = Duration::from_secs(60);
@@ -90,6 +92,8 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
             .arg("--keyring")
             .arg(&self.access.keyring)
             .args(["--id", "admin"])
+            .arg(format!("--mon_client_hunt_interval={HUNT_INTERVAL}"))
+            .arg(format!("--mon_client_hunt_interval_backoff={HUNT_BACKOFF}"))
     }
 
     /// A question, answered in JSON. (Commands that change something don't know the option.)
@@ -163,19 +167,20 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
         }
     }
 
-    async fn bar(&self, client: &CephClient) -> Result<(), StorageError> {
-        let call = self.invocation(Program::Ceph).args([
-            "osd",
-            "blocklist",
-            "add",
-            &client.to_string(),
-            &blocklist_lasts().as_secs().to_string(),
-        ]);
-        // Twice is as good as once, so a killed one is simply sent again.
-        self.ask(call)
+    /// Runs commands side by side in one process, and then others.
+    async fn batch(
+        &self,
+        action: &str,
+        first: &[Command],
+        then: &[Command],
+        (each, deadline): (Duration, Duration),
+    ) -> Result<Vec<Answer>, StorageError> {
+        let invocation = batch::invocation(&self.access, first, then, each, deadline);
+        let output = self
+            .run(invocation)
             .await
-            .map(|_| ())
-            .map_err(|error| failed(&format!("blocklist {client}"), said(&error)))
+            .map_err(|error| failed(action, said(&error)))?;
+        batch::answers(&output.text(), first.len() + then.len()).map_err(|error| failed(action, error))
     }
 
     /// The clients whose entries have to be asked for, and the newest epoch in which one of the others was seen.
@@ -195,7 +200,7 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
         (missing, epoch)
     }
 
-    async fn bar_all(&self, clients: &[CephClient]) -> Result<MapEpoch, StorageError> {
+    async fn bar_all(&self, clients: &[CephClient], limit: Duration) -> Result<MapEpoch, StorageError> {
         let (missing, epoch) = self.to_bar(clients);
         if missing.is_empty()
             && let Some(epoch) = epoch
@@ -203,33 +208,25 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
             return Ok(epoch);
         }
         let seen = HostClock.now();
-        // Of a long list some may be barred already, by a try that did not come to its end: each goes on from there.
-        let known = if missing.len() > PARALLEL_COMMANDS {
-            self.map("read the blocklist").await?.blocklist
-        } else {
-            BTreeMap::new()
-        };
-        let missing: Vec<CephClient> = missing
-            .into_iter()
-            .filter(|client| !known.get(client).is_some_and(|entry| entry.lasts()))
+        let adds: Vec<Command> = missing
+            .iter()
+            .map(|client| batch::bar(&client.to_string(), blocklist_lasts()))
             .collect();
-        let mut outcomes = stream::iter(missing)
-            .map(|client| async move { self.bar(&client).await })
-            .buffer_unordered(PARALLEL_COMMANDS);
-        // All of them are tried, whatever becomes of one.
-        let mut first_error = None;
-        while let Some(outcome) = outcomes.next().await {
-            if let Err(error) = outcome {
-                first_error.get_or_insert(error);
+        // One run for the whole call: while the monitors elect a leader there is nothing better than to wait for them.
+        let limits = (limit.mul_f64(0.8), limit);
+        let answers = self
+            .batch("blocklist clients", &adds, &[batch::dump()], limits)
+            .await?;
+        // All of them were tried, whatever became of one.
+        for (client, answer) in missing.iter().zip(&answers) {
+            if let Err(reason) = answer.output() {
+                return Err(failed(&format!("blocklist {client}"), reason));
             }
-        }
-        if let Some(error) = first_error {
-            return Err(error);
         }
         // What the map says now is the proof; an acknowledgement is only a claim. Above all Ceph keeps the first entry
         // for a client and its end, and acknowledges a second one all the same.
         let action = "read the blocklist back";
-        let map = self.map(action).await?;
+        let map = map_of(action, &answers)?;
         for client in clients {
             match map.blocklist.get(client) {
                 Some(entry) if entry.lasts() => {}
@@ -259,27 +256,9 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
     }
 
     async fn map(&self, action: &str) -> Result<parse::OsdMap, StorageError> {
-        let call = self.question(Program::Ceph).args(["osd", "dump"]);
-        let output = self
-            .ask(call)
-            .await
-            .map_err(|error| failed(action, said(&error)))?;
-        parse::osd_map(&output.text()).map_err(|error| failed(action, error))
-    }
-
-    /// The newest map that an OSD knows, from itself.
-    async fn newest_map_of(&self, osd: u32) -> Result<MapEpoch, StorageError> {
-        let action = format!("ask osd.{osd} for its map");
-        let mut call = self
-            .question(Program::Ceph)
-            .args(["tell", &format!("osd.{osd}"), "status"]);
-        call.deadline = TELL_LIMIT;
-        // Not asked again here: the round that follows does, if the OSD is still up by then.
-        let output = self
-            .run(call)
-            .await
-            .map_err(|error| failed(&action, said(&error)))?;
-        parse::newest_map(&output.text()).map_err(|error| failed(&action, error))
+        let limits = (self.access.command_limit, self.access.command_limit);
+        let answers = self.batch(action, &[], &[batch::dump()], limits).await?;
+        map_of(action, &answers)
     }
 
     async fn until_every_osd_knows(
@@ -287,43 +266,42 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
         epoch: MapEpoch,
         left: &Mutex<BTreeSet<u32>>,
     ) -> Result<(), StorageError> {
+        let action = "ask the OSDs for their maps";
         let mut told: BTreeSet<u32> = BTreeSet::new();
+        let mut map = self.map(action).await?;
         loop {
-            let map = self.map("list the OSDs").await?;
-            // An older map may lack an OSD that has come up since; it is asked for again.
-            if map.epoch >= epoch {
-                let silent: BTreeSet<u32> = map
-                    .osds
-                    .iter()
-                    .filter(|osd| osd.up && !told.contains(&osd.id))
-                    .map(|osd| osd.id)
-                    .collect();
-                remember(left, &silent);
-                if silent.is_empty() {
-                    return Ok(());
-                }
-                let mut answers = stream::iter(silent)
-                    .map(|osd| async move { (osd, self.newest_map_of(osd).await) })
-                    .buffer_unordered(PARALLEL_COMMANDS);
-                let mut all = true;
-                while let Some((osd, answer)) = answers.next().await {
-                    match answer {
-                        Ok(newest) if newest >= epoch => {
-                            told.insert(osd);
-                        }
-                        Ok(newest) => {
-                            tracing::debug!(osd, %newest, wanted = %epoch, "the OSD does not know the map yet");
-                            all = false;
-                        }
-                        Err(error) => {
-                            tracing::debug!(osd, %error, "the OSD did not say which map it knows");
-                            all = false;
+            let silent: Vec<u32> = map
+                .osds
+                .iter()
+                .filter(|osd| osd.up && !told.contains(&osd.id))
+                .map(|osd| osd.id)
+                .collect();
+            // An older map may lack an OSD that has come up since.
+            if silent.is_empty() && map.epoch >= epoch {
+                return Ok(());
+            }
+            remember(left, &silent);
+            let questions: Vec<Command> = silent.iter().copied().map(batch::status_of).collect();
+            let limits = (TELL_LIMIT, TELL_RUN_LIMIT);
+            match self.batch(action, &questions, &[batch::dump()], limits).await {
+                Ok(answers) => {
+                    for (osd, answer) in silent.iter().zip(&answers) {
+                        match newest_map(answer) {
+                            Ok(newest) if newest >= epoch => {
+                                told.insert(*osd);
+                            }
+                            Ok(newest) => {
+                                tracing::debug!(osd, %newest, wanted = %epoch, "the OSD does not know the map yet");
+                            }
+                            Err(reason) => {
+                                tracing::debug!(osd, reason, "the OSD did not say which map it knows");
+                            }
                         }
                     }
+                    map = map_of(action, &answers)?;
                 }
-                if all {
-                    return Ok(());
-                }
+                // Nobody has said anything; the limit of the call ends this.
+                Err(error) => tracing::debug!(%error, "the OSDs were not asked"),
             }
             HostClock.sleep(TELL_AGAIN_AFTER).await;
         }
@@ -376,9 +354,9 @@ impl<R: CommandRunner + Clone + 'static> Storage for CephCommands<R> {
 
     async fn blocklist(&self, clients: &[CephClient]) -> Result<MapEpoch, StorageError> {
         // Changes of the map are paced to about one a second, each with what has come in by then.
-        let rounds = u32::try_from(clients.len() / PARALLEL_COMMANDS).unwrap_or(u32::MAX);
+        let rounds = u32::try_from(clients.len() / batch::AT_ONCE).unwrap_or(u32::MAX);
         let limit = self.access.call_limit + MAP_PACE * rounds.min(MOST_ROUNDS);
-        match HostClock.timeout(limit, self.bar_all(clients)).await {
+        match HostClock.timeout(limit, self.bar_all(clients, limit)).await {
             Some(outcome) => outcome,
             None => Err(failed(
                 "blocklist clients",
@@ -426,8 +404,22 @@ impl<R: CommandRunner + Clone + 'static> Storage for CephCommands<R> {
     }
 }
 
-fn remember(place: &Mutex<BTreeSet<u32>>, osds: &BTreeSet<u32>) {
-    *place.lock().unwrap_or_else(PoisonError::into_inner) = osds.clone();
+/// The map, which was asked for last.
+fn map_of(action: &str, answers: &[Answer]) -> Result<parse::OsdMap, StorageError> {
+    let answer = answers
+        .last()
+        .ok_or_else(|| failed(action, "no map was asked for"))?;
+    let text = answer.output().map_err(|reason| failed(action, reason))?;
+    parse::osd_map(text).map_err(|error| failed(action, error))
+}
+
+/// The newest map that an OSD knows, from itself.
+fn newest_map(answer: &Answer) -> Result<MapEpoch, String> {
+    parse::newest_map(answer.output()?).map_err(|error| error.to_string())
+}
+
+fn remember(place: &Mutex<BTreeSet<u32>>, osds: &[u32]) {
+    *place.lock().unwrap_or_else(PoisonError::into_inner) = osds.iter().copied().collect();
 }
 
 fn recall(place: &Mutex<BTreeSet<u32>>) -> BTreeSet<u32> {
