@@ -319,6 +319,21 @@ impl Cluster {
         }
     }
 
+    fn owned_by(&self) -> Option<usize> {
+        let owner = self.read(&keys::domain(VM).owner()).value?;
+        (0..2).find(|node| name(*node) == owner.node)
+    }
+
+    /// As the API does: one transaction.
+    fn migrate(&self, state: VmState, target: usize, last_node: Option<usize>) {
+        let domain = keys::domain(VM);
+        let txn = Txn::new()
+            .set(&domain.state(), &state, self.read(&domain.state()).version)
+            .set(&domain.node(), &name(target), self.read(&domain.node()).version)
+            .overwrite(&domain.last_node(), &last_node.map(name));
+        self.clock.run(secs(1), self.admin.commit(txn)).unwrap().unwrap();
+    }
+
     fn runs_on(&self, node: usize) -> bool {
         self.hosts[node].hypervisor.status(VM) == Some(DomainStatus::Running)
     }

@@ -7,17 +7,7 @@ use super::*;
 use crate::host::fake::MigrationPhase;
 
 impl Cluster {
-    /// As the API does: one transaction.
-    fn migrate(&self, state: VmState, target: usize, last_node: Option<usize>) {
-        let domain = keys::domain(VM);
-        let txn = Txn::new()
-            .set(&domain.state(), &state, self.read(&domain.state()).version)
-            .set(&domain.node(), &name(target), self.read(&domain.node()).version)
-            .overwrite(&domain.last_node(), &last_node.map(name));
-        self.clock.run(secs(1), self.admin.commit(txn)).unwrap().unwrap();
-    }
-
-    fn incoming(&self) -> Option<Incoming> {
+    pub(super) fn incoming(&self) -> Option<Incoming> {
         self.read(&keys::domain(VM).incoming()).value
     }
 
@@ -68,7 +58,7 @@ impl Cluster {
     }
 
     /// What a fence with a power-off writes once it is proven.
-    fn prove_dead(&self, node: usize) {
+    pub(super) fn prove_dead(&self, node: usize) {
         let host = &self.hosts[node];
         let victim = Incarnation {
             machine_id: MachineId::new(format!("{node}").repeat(32)).unwrap(),
@@ -77,13 +67,13 @@ impl Cluster {
         };
         let mut record = FenceRecord::suspected(victim, name(1 - node));
         record.power = PowerTrack::Off;
-        record.phase = FencePhase::Proven { by: ProofKind::Power };
+        record.phase = FencePhase::Done { by: ProofKind::Power };
         let txn = Txn::new().overwrite(&keys::fence(&name(node)), &Some(record));
         self.clock.run(secs(1), self.admin.commit(txn)).unwrap().unwrap();
     }
 
     /// What a storage fence does: every listed client of this node.
-    fn bar_all_of(&self, node: usize) {
+    pub(super) fn bar_all_of(&self, node: usize) {
         let storage = self.ceph.connection();
         let ip: IpAddr = format!("10.102.0.{}", node + 1).parse().unwrap();
         let work = async {
@@ -97,7 +87,7 @@ impl Cluster {
     }
 
     /// What a recovery does about a guest whose target is proven dead.
-    fn clear_incoming(&self) {
+    pub(super) fn clear_incoming(&self) {
         let key = keys::domain(VM).incoming();
         let txn = Txn::new().set(&key, &None, self.read(&key).version);
         self.clock.run(secs(1), self.admin.commit(txn)).unwrap().unwrap();

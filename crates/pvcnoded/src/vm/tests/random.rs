@@ -8,6 +8,10 @@ enum Fault {
     Run(u64),
     Ask(VmState),
     Place(usize),
+    Migrate(VmState, usize),
+    CutWire,
+    HealWire,
+    FreezeHost(usize),
     Freeze(usize),
     Thaw(usize),
     KillAgent(usize),
@@ -38,11 +42,20 @@ fn fault() -> impl Strategy<Value = Fault> {
         1 => Just(VmState::Restart),
         1 => Just(VmState::Disable),
     ];
+    let way = prop_oneof![
+        Just(VmState::Migrate),
+        Just(VmState::MigrateLive),
+        Just(VmState::Unmigrate),
+    ];
     prop_oneof![
         6 => (50u64..1500).prop_map(Fault::Run),
         3 => (1500u64..12_000).prop_map(Fault::Run),
         5 => state.prop_map(Fault::Ask),
-        3 => node.clone().prop_map(Fault::Place),
+        2 => node.clone().prop_map(Fault::Place),
+        6 => (way, node.clone()).prop_map(|(way, node)| Fault::Migrate(way, node)),
+        1 => Just(Fault::CutWire),
+        2 => Just(Fault::HealWire),
+        1 => node.clone().prop_map(Fault::FreezeHost),
         2 => node.clone().prop_map(Fault::Freeze),
         3 => node.clone().prop_map(Fault::Thaw),
         1 => node.clone().prop_map(Fault::KillAgent),
@@ -70,13 +83,39 @@ fn apply(cluster: &mut Cluster, fault: &Fault) {
         Fault::Run(milliseconds) => cluster.run(ms(*milliseconds)),
         Fault::Ask(state) => cluster.ask(*state),
         Fault::Place(node) => cluster.place(*node),
+        // As the API does: the guest should run, and the node that has it becomes its home.
+        Fault::Migrate(way, node) => {
+            let from = cluster.owned_by().filter(|from| from != node);
+            if let (Some(from), VmState::Start) = (from, cluster.state()) {
+                cluster.migrate(*way, *node, (*way != VmState::Unmigrate).then_some(from));
+            }
+        }
+        Fault::CutWire => cluster.wire.cut(&name(0), &name(1)),
+        Fault::HealWire => cluster.wire.heal(),
+        Fault::FreezeHost(node) => {
+            cluster.hosts[*node].hypervisor.freeze();
+            cluster.hosts[*node].task.freeze();
+        }
         Fault::Freeze(node) => cluster.hosts[*node].task.freeze(),
-        Fault::Thaw(node) => cluster.hosts[*node].task.thaw(),
+        Fault::Thaw(node) => {
+            cluster.hosts[*node].hypervisor.thaw();
+            cluster.hosts[*node].task.thaw();
+        }
         Fault::KillAgent(node) => cluster.kill_agent(*node),
         Fault::StartAgent(node) => cluster.start_agent(*node),
         Fault::PowerOffAndRecover(node) => {
             cluster.power_off(*node);
-            cluster.recover_from(*node);
+            cluster.prove_dead(*node);
+            cluster.bar_all_of(*node);
+            match cluster.incoming() {
+                // The other one takes over what it has all of, or gives it back.
+                Some(incoming) if incoming.target != name(*node) => {}
+                Some(_) => {
+                    cluster.clear_incoming();
+                    cluster.recover_from(*node);
+                }
+                None => cluster.recover_from(*node),
+            }
         }
         Fault::KillGuest(node) => cluster.hosts[*node].hypervisor.kill_process(VM),
         Fault::LibvirtAway(node) => cluster.hosts[*node].hypervisor.go_away(),
@@ -121,9 +160,11 @@ proptest! {
             cluster.check_one_writer();
         }
         cluster.check_one_runner();
+        cluster.wire.heal();
         for node in 0..2 {
             let host = &cluster.hosts[node];
             host.task.thaw();
+            host.hypervisor.thaw();
             host.hypervisor.come_back();
             host.storage.heal();
             cluster.start_agent(node);
