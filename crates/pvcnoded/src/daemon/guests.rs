@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use pvc_common::clock::{Clock as _, HostClock};
 use pvc_common::command::HostCommandRunner;
 use pvc_common::config::Config;
+use pvc_common::faults::{self, Fault, fault_id};
 use pvc_common::keys;
 use pvc_common::store::zookeeper::ZooKeeperStore;
 use pvc_common::store::{Store as _, Watch as _};
@@ -18,7 +19,7 @@ use super::addresses;
 use crate::agent::AgentState;
 use crate::host::Hypervisor as _;
 use crate::host::ceph::{CephAccess, CephCommands};
-use crate::host::libvirt::{Libvirt, Transport};
+use crate::host::libvirt::{Libvirt, Security, Transport};
 use crate::vm::{TaskOutcome, VmParts, VmRounds, VmTask, carry_out};
 
 /// The safety net under events and watches.
@@ -103,6 +104,9 @@ impl Guests {
         {
             warn!("not all guests of earlier lives could be confirmed yet");
         }
+        if let Some(inner) = &self.inner {
+            inner.tell_how_guests_travel().await;
+        }
         self
     }
 
@@ -140,6 +144,27 @@ impl Guests {
 }
 
 impl Inner {
+    /// Guests' memory in clear text on the cluster network is said once, as long as it is so. Nothing waits for it.
+    async fn tell_how_guests_travel(&self) {
+        let node = self.parts.me.to_string();
+        let words = ["NODE_MIGRATION_PLAIN", node.as_str()];
+        let told = match self.parts.hypervisor.migration_security() {
+            Security::Plain => {
+                let text = format!(
+                    "Guests leave {node} unencrypted: libvirt and QEMU have no certificates there. The memory of a guest \
+                     that is migrated can be read on the cluster network"
+                );
+                faults::raise(&self.parts.store, &HostClock, &Fault::new(&words, 0, text))
+                    .await
+                    .map(|_| ())
+            }
+            Security::Tls => faults::clear(&self.parts.store, &fault_id(&words)).await,
+        };
+        if let Err(error) = told {
+            warn!(%error, "how guests travel could not be said");
+        }
+    }
+
     /// Looks until there is nothing to do.
     async fn settle(&mut self) {
         loop {

@@ -37,7 +37,7 @@ use super::{
     MigrationOrder, PauseReason,
 };
 use figures::Layout;
-pub use migration::Transport;
+pub use migration::{Security, Transport};
 use pool::{NoAnswer, Pool};
 use records::records;
 use session::Session;
@@ -111,6 +111,11 @@ impl Libvirt {
                 happened,
             }),
         })
+    }
+
+    /// Whether guests are encrypted on their way to other hosts.
+    pub fn migration_security(&self) -> Security {
+        self.inner.transport.security()
     }
 
     /// Makes a call on a thread of `pool`. `vm` names the guest in the error if libvirt does not have it.
