@@ -268,3 +268,39 @@ fn a_guest_that_dies_again_and_again_fails_in_the_end() {
     cluster.ask(VmState::Start);
     cluster.wait_until("running", secs(10), |cluster| cluster.runs_on(0));
 }
+
+#[test]
+fn a_killed_guest_that_is_placed_elsewhere_starts_there() {
+    // Its lock and its watcher were of another node's making: an administrator had to remove them.
+    let mut cluster = Cluster::new();
+    cluster.ask(VmState::Start);
+    cluster.wait_until("running", secs(5), |cluster| cluster.runs_on(0));
+    cluster.run(secs(2));
+    let former = cluster.hosts[0].hypervisor.clients(VM);
+    cluster.place(1);
+    cluster.hosts[0].hypervisor.kill_process(VM);
+    cluster.wait_until("running there", secs(10), |cluster| cluster.runs_on(1));
+    cluster.run(secs(5));
+    for client in former {
+        assert!(cluster.ceph.blocklisted().contains(&client));
+    }
+    cluster.check_one_writer();
+    cluster.check_one_runner();
+}
+
+#[test]
+fn a_forgotten_process_is_ended_when_its_stop_is_due() {
+    for state in [VmState::Stop, VmState::Shutdown] {
+        let mut cluster = Cluster::new();
+        cluster.ask(VmState::Start);
+        cluster.wait_until("running", secs(5), |cluster| cluster.runs_on(0));
+        cluster.hosts[0].hypervisor.forget(VM);
+        cluster.ask(state);
+        // A shutdown that can't be asked for has its time all the same.
+        cluster.wait_until("given up", secs(200), |cluster| {
+            cluster.read(&keys::domain(VM).owner()).value.is_none()
+        });
+        assert!(cluster.hosts[0].hypervisor.processes().unwrap().is_empty());
+        assert_eq!(cluster.state(), VmState::Stop);
+    }
+}
