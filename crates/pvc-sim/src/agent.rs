@@ -139,11 +139,14 @@ pub(crate) async fn live(parts: AgentParts, spawner: Spawner) {
             {
                 match register(&parts.store, clock, &registrant, agent.node_right()).await {
                     Ok(version) => break version,
-                    Err(RegistrationError::NameTaken { .. } | RegistrationError::Copied { .. }) => {
-                        parts
-                            .gate
-                            .hooks
-                            .say(|| format!("{me} is refused: its name is taken"));
+                    Err(
+                        error @ (RegistrationError::NameTaken { .. }
+                        | RegistrationError::Copied { .. }
+                        | RegistrationError::LifeUsed { .. }
+                        | RegistrationError::SecondAgent { .. }
+                        | RegistrationError::MachineIdChanged { .. }),
+                    ) => {
+                        parts.gate.hooks.say(|| format!("{me} is refused: {error}"));
                         // The service manager starts it again.
                         parts.gate.hooks.demand(Demand::Kill {
                             host: parts.gate.host,
@@ -153,6 +156,7 @@ pub(crate) async fn live(parts: AgentParts, spawner: Spawner) {
                     Err(
                         RegistrationError::Read(_)
                         | RegistrationError::Write(_)
+                        | RegistrationError::OtherProtocol { .. }
                         | RegistrationError::Contended,
                     ) => {}
                 }

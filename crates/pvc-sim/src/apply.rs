@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use pvc_common::keys;
 use pvc_core::records::PrimaryRecord;
+use pvc_core::states::DaemonState;
 use pvcnoded::host::HostNetwork as _;
 
 use crate::hooks::Order;
@@ -69,6 +70,7 @@ impl World {
             | Action::LoseAnswer(host)
             | Action::Stall(host, _)
             | Action::RemoveAddress(host)
+            | Action::SayDead(host)
             | Action::Primary(Some(host))
             | Action::Ready(host)
             | Action::Flush(host)
@@ -135,6 +137,9 @@ impl World {
             Action::Forget(host, guest) => self.hosts[*host].hypervisor.forget(vm_id(*guest)),
             Action::KillGuest(host, guest) => self.hosts[*host].hypervisor.kill_process(vm_id(*guest)),
             Action::Stall(host, by) => self.hosts[*host].network.stall_next(*by),
+            Action::SayDead(host) => {
+                self.admin_set(&keys::node(&node_name(*host)).daemon_state(), &DaemonState::Dead);
+            }
             Action::RemoveAddress(host) => {
                 if let Some(address) = role_addresses().first() {
                     drop(self.hosts[*host].network.remove(address));

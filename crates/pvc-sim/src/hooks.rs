@@ -29,6 +29,8 @@ pub enum Ordered {
     KillAfter,
     /// The host loses power before the call is carried out.
     PowerLoss,
+    /// The server ends the agent's sessions; the call is carried out in a new one.
+    Expire,
     /// The call fails and does nothing.
     Fail,
 }
@@ -52,6 +54,7 @@ pub(crate) enum Demand {
     Freeze { host: usize, duration: Duration },
     Kill { host: usize },
     PowerLoss { host: usize },
+    Expire { host: usize },
     Switched { host: usize },
 }
 
@@ -273,6 +276,10 @@ impl Gate {
             Ordered::PowerLoss => {
                 self.hooks.demand(Demand::PowerLoss { host });
                 std::future::pending::<()>().await;
+            }
+            Ordered::Expire => {
+                self.hooks.demand(Demand::Expire { host });
+                self.clock.sleep(Duration::from_millis(400)).await;
             }
             Ordered::Fail => {}
         }

@@ -210,6 +210,7 @@ fn fault(plan: &ClusterPlan, rng: &mut Rng) -> (Action, Option<Action>) {
             Action::Stall(host, Duration::from_millis(rng.between(100, 9000))),
             None,
         ),
+        31 if rng.chance(50) => (Action::SayDead(host), None),
         31 => (Action::RemoveAddress(host), None),
         32 => (Action::Opener(guest), None),
         40..43 => {
@@ -234,6 +235,7 @@ fn fault(plan: &ClusterPlan, rng: &mut Rng) -> (Action, Option<Action>) {
             let what = match rng.below(10) {
                 0..5 => Ordered::Pause(Duration::from_millis(rng.between(500, 20_000))),
                 5..7 => Ordered::Kill,
+                7 if rng.chance(50) => Ordered::Expire,
                 7 => Ordered::KillAfter,
                 8 => Ordered::PowerLoss,
                 _ => Ordered::Fail,

@@ -110,6 +110,8 @@ pub enum Action {
     KillGuest(usize, usize),
     /// The next address call stands still for so long before the kernel has it.
     Stall(usize, Duration),
+    /// A client of PVC 1.0.3 writes `dead` as a node's state.
+    SayDead(usize),
     /// Somebody takes the first floating address off by hand.
     RemoveAddress(usize),
     /// The host's BMC behaves so from now on.
@@ -235,6 +237,7 @@ impl Action {
             | Action::KillGuest(..)
             | Action::Stall(..)
             | Action::RemoveAddress(_)
+            | Action::SayDead(_)
             | Action::Opener(_)
             | Action::Bmc(..)
             | Action::BmcSlow(..)
@@ -348,6 +351,7 @@ impl fmt::Display for Action {
             Action::Forget(host, guest) => write!(f, "forget {} g{}", hv(*host), guest + 1),
             Action::KillGuest(host, guest) => write!(f, "kill-guest {} g{}", hv(*host), guest + 1),
             Action::Stall(host, by) => write!(f, "stall {} {}", hv(*host), Time(*by)),
+            Action::SayDead(host) => write!(f, "say-dead {}", hv(*host)),
             Action::RemoveAddress(host) => write!(f, "remove-address {}", hv(*host)),
             Action::Opener(guest) => write!(f, "opener g{}", guest + 1),
             Action::Bmc(host, mood) => write!(f, "bmc {} {}", hv(*host), mood_word(*mood)),
@@ -365,12 +369,17 @@ impl fmt::Display for Action {
                     Ordered::Kill => "kill-at",
                     Ordered::KillAfter => "kill-after",
                     Ordered::PowerLoss => "power-loss-at",
+                    Ordered::Expire => "expire-at",
                     Ordered::Fail => "fail-at",
                 };
                 write!(f, "{word} {} {call} {count}", hv(*host))?;
                 match what {
                     Ordered::Pause(duration) => write!(f, " {}", Time(*duration)),
-                    Ordered::Kill | Ordered::KillAfter | Ordered::PowerLoss | Ordered::Fail => Ok(()),
+                    Ordered::Kill
+                    | Ordered::KillAfter
+                    | Ordered::PowerLoss
+                    | Ordered::Expire
+                    | Ordered::Fail => Ok(()),
                 }
             }
             Action::Ask(guest, state) => write!(f, "ask g{} {state}", guest + 1),
@@ -567,6 +576,7 @@ fn parse_action(words: &mut Words<'_>) -> Result<Action, BadLine> {
         "forget" => Action::Forget(words.host()?, words.guest()?),
         "kill-guest" => Action::KillGuest(words.host()?, words.guest()?),
         "stall" => Action::Stall(words.host()?, words.time()?),
+        "say-dead" => Action::SayDead(words.host()?),
         "remove-address" => Action::RemoveAddress(words.host()?),
         "bmc" => {
             let host = words.host()?;
@@ -581,7 +591,7 @@ fn parse_action(words: &mut Words<'_>) -> Result<Action, BadLine> {
         "bmc-swap" => Action::BmcSwap(words.host()?, words.host()?),
         "osd-lag" => Action::OsdLag(words.host()?, words.time()?),
         "opener" => Action::Opener(words.guest()?),
-        word @ ("pause-at" | "kill-at" | "kill-after" | "power-loss-at" | "fail-at") => {
+        word @ ("pause-at" | "kill-at" | "kill-after" | "power-loss-at" | "expire-at" | "fail-at") => {
             let (host, call, count) = (
                 words.host()?,
                 words.word("call")?.to_owned(),
@@ -592,6 +602,7 @@ fn parse_action(words: &mut Words<'_>) -> Result<Action, BadLine> {
                 "kill-at" => Ordered::Kill,
                 "kill-after" => Ordered::KillAfter,
                 "power-loss-at" => Ordered::PowerLoss,
+                "expire-at" => Ordered::Expire,
                 _ => Ordered::Fail,
             };
             Action::At {

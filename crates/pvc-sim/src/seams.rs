@@ -13,8 +13,8 @@ use pvcnoded::host::fake::{FakeHypervisor, FakeNetwork, FakeStorage};
 use pvcnoded::host::power::{BmcAccess, PowerControl, PowerError, PowerState};
 use pvcnoded::host::{
     AddressOutcome, Changed, DomainStatus, EndBy, GuestProcess, GuestStatistics, HostNetwork, Hypervisor,
-    HypervisorError, JobReading, MapEpoch, MigrationOrder, NetworkError, OsdDown, OsdState, RbdLock,
-    RoleAddress, Storage, StorageError, VolumeUse,
+    HypervisorError, JobReading, MapEpoch, MigrationOrder, NetworkError, OsdDown, OsdState, PauseReason,
+    RbdLock, RoleAddress, Storage, StorageError, VolumeUse,
 };
 
 use crate::hooks::{Gate, Pass};
@@ -240,6 +240,15 @@ impl Hypervisor for SimHypervisor {
 
     async fn resume(&self, vm: VmId) -> Result<(), HypervisorError> {
         self.before("resume", 1, 20).await?;
+        if let Some(DomainStatus::Paused(reason @ (PauseReason::Migration | PauseReason::IoError))) =
+            self.inner.status(vm)
+        {
+            self.gate.hooks.breach(format!(
+                "hv{} resumes guest {}, which is paused by {reason:?}",
+                self.gate.host + 1,
+                crate::guest_name(vm)
+            ));
+        }
         let outcome = self.inner.resume(vm).await;
         if outcome.is_ok() {
             self.say(vm, "runs");

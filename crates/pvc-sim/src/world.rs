@@ -762,6 +762,7 @@ impl World {
                 self.count_migrations_met();
                 self.power_loss(host);
             }
+            Demand::Expire { host } => self.expire(host),
             Demand::Switched { host } => match self.hosts[host].bmc.machine() {
                 PowerState::Off => self.power_loss(host),
                 PowerState::On => self.power_on(host),
