@@ -481,6 +481,37 @@ fn a_server_that_lags_puts_nobody_on_hold() {
     assert!(cluster.runs_on(0));
 }
 
+// A restarted agent may find a server that is older than what its former life saw: no reason either.
+#[test]
+fn an_agent_that_begins_at_a_lagging_server_asks_the_quorum_first() {
+    let mut cluster = Cluster::new(schema::base_keys().and(schema::domain_keys(&guest(0, VmState::Start))));
+    cluster.wait_until("started", secs(20), |cluster| cluster.runs_on(0));
+    let lagging = cluster.server.client();
+    lagging.lag();
+    cluster.run(secs(12));
+    cluster.enable(0, false);
+    let agent = AgentState::new();
+    let mut hold = HoldKeeper::new(HoldParts {
+        store: lagging,
+        clock: cluster.clock.clone(),
+        hypervisor: Some(cluster.hosts[0].hypervisor.clone()),
+        me: name(0),
+        incarnation: Incarnation {
+            machine_id: MachineId::new("0".repeat(32)).unwrap(),
+            boot_id: BootId::new("6ba7b810-9dad-11d1-80b4-000000000000").unwrap(),
+            counter: 9,
+        },
+        agent: agent.clone(),
+        file: MemoryFile::in_directory(&cluster._directory.path().join("hv1")),
+    });
+    cluster
+        .clock
+        .run(secs(5), hold.before_registration())
+        .unwrap()
+        .unwrap();
+    assert_eq!(agent.hold().reason(), None);
+}
+
 #[test]
 fn an_empty_store_holds_a_node_with_guests_and_not_one_without() {
     let mut cluster = Cluster::new(schema::base_keys().and(schema::domain_keys(&guest(0, VmState::Start))));

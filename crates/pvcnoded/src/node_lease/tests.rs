@@ -272,3 +272,24 @@ fn listening_never_delays_the_next_renewal() {
     }
     assert_eq!(world.clock.now().since(begun), LeaseTiming::DEFAULT.period * 10);
 }
+
+// The store was restored from a snapshot. An agent that went on under the older renewal would act on what the snapshot
+// says of every guest; its next life begins with a comparison, and on hold.
+#[test]
+fn a_renewal_older_than_an_acknowledged_one_ends_this_life() {
+    for before in [life('1', 1), life('1', 0)] {
+        let mut world = World::new();
+        for _ in 0..3 {
+            world.round().unwrap();
+        }
+        let newer = before.counter == 1;
+        world.write(Some(NodeLease {
+            incarnation: before,
+            protocol: PROTOCOL,
+            counter: if newer { 1 } else { 90 },
+        }));
+        let lost = world.round();
+        assert!(matches!(lost, Err(LeaseLost::WentBack { .. })), "{lost:?}");
+        assert!(!world.holds());
+    }
+}
