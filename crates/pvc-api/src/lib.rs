@@ -9,6 +9,8 @@
 //! * [`node`] - nodes.
 //! * [`vm`] - guests.
 //! * [`fence`] - fences.
+//! * [`fault`] - faults.
+pub mod fault;
 pub mod fence;
 pub mod message;
 pub mod node;

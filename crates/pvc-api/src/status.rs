@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use pvc_core::states::{DaemonState, DomainState, VmState};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::fault::Fault;
 use crate::fence::NodeFence;
 use crate::node::Health;
 
@@ -159,8 +159,7 @@ pub struct Detail {
     /// OSDs.
     pub osd: Vec<OsdBrief>,
     /// Faults.
-    #[schema(value_type = Vec<Object>)]
-    pub faults: Vec<Value>,
+    pub faults: Vec<Fault>,
 }
 
 /// A node in short.

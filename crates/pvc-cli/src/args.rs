@@ -64,6 +64,9 @@ pub(crate) enum Command {
     /// Nodes that are suspect or dead, and what becomes of their guests
     #[command(subcommand)]
     Fence(FenceCommand),
+    /// What is wrong in the cluster and wants a person
+    #[command(subcommand)]
+    Fault(FaultCommand),
     /// Print a script that completes commands in a shell
     Completion {
         /// The shell
@@ -132,6 +135,9 @@ pub(crate) enum ClusterCommand {
     /// Maintenance: no node is fenced meanwhile
     #[command(subcommand)]
     Maintenance(MaintenanceCommand),
+    /// What is wrong in the cluster and wants a person
+    #[command(subcommand)]
+    Fault(FaultCommand),
 }
 
 #[derive(Debug, Clone, Copy, Subcommand)]
@@ -197,6 +203,42 @@ pub(crate) enum NodeCommand {
     IsPrimary {
         /// The node; this one if none is named
         node: Option<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FaultCommand {
+    /// List faults
+    List {
+        /// Only this one
+        limit: Option<String>,
+        /// How to show them
+        #[arg(short, long, default_value = "short", value_parser = formats(&["short", "long", "json", "json-pretty"]))]
+        format: Format,
+    },
+    /// Acknowledge faults: they lower the health no more
+    Ack {
+        /// Their ids
+        #[arg(required = true, value_name = "FAULT_ID")]
+        ids: Vec<String>,
+    },
+    /// Acknowledge all faults
+    AckAll {
+        /// Ask nothing
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Delete faults; those that still last come back
+    Delete {
+        /// Their ids
+        #[arg(required = true, value_name = "FAULT_ID")]
+        ids: Vec<String>,
+    },
+    /// Delete all faults
+    DeleteAll {
+        /// Ask nothing
+        #[arg(short, long)]
+        yes: bool,
     },
 }
 

@@ -6,11 +6,13 @@ use crate::Session;
 use crate::args::{ClusterCommand, MaintenanceCommand};
 use crate::client::typed;
 use crate::error::Result;
+use crate::fault;
 use crate::output::{self, Format, Lines};
 
 pub(crate) fn run(command: &ClusterCommand, session: &Session) -> Result<()> {
     match command {
         ClusterCommand::Status { format } => status(session, *format),
+        ClusterCommand::Fault(command) => fault::run(command, session),
         ClusterCommand::Maintenance(command) => {
             let state = match command {
                 MaintenanceCommand::On => "true",
@@ -68,6 +70,17 @@ fn summary(status: &ClusterStatus) -> Lines {
 }
 
 fn details(status: &ClusterStatus, lines: &mut Lines) {
+    let faults = &status.detail.faults;
+    if !faults.is_empty() {
+        let acknowledged = faults.iter().filter(|fault| fault.is_acknowledged()).count();
+        lines.add(
+            "Faults",
+            format!(
+                "{} ({acknowledged} acknowledged), see 'pvc fault list'",
+                faults.len()
+            ),
+        );
+    }
     lines.gap();
     lines.add("Nodes", counts(&status.nodes));
     lines.add("VMs", counts(&status.vms));

@@ -8,6 +8,7 @@ mod connection;
 mod connections;
 mod diff;
 mod error;
+mod fault;
 mod fence;
 mod moves;
 mod node;
@@ -92,6 +93,7 @@ fn run(cli: &Cli) -> Result<()> {
         Command::Cluster(command) => cluster::run(command, &open()?),
         Command::Node(command) => node::run(command, &open()?),
         Command::Vm(command) => vm::run(command, &open()?),
+        Command::Fault(command) => fault::run(command, &open()?),
         Command::Fence(command) => fence::run(command, &open()?),
         Command::Completion { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "pvc", &mut std::io::stdout());

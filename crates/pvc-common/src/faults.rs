@@ -19,6 +19,8 @@ const MINUTE_OF_TIME: usize = "YYYY-MM-DD HH:MM".len();
 const TRIES: usize = 3;
 /// The status of a fault that nobody has acknowledged.
 const NEW: &str = "new";
+/// The status of one that somebody has.
+const ACKNOWLEDGED: &str = "ack";
 
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,6 +144,50 @@ pub async fn clear<S: Store>(store: &S, id: &str) -> Result<(), FaultError> {
                 | StoreError::NoNode { .. }
                 | StoreError::NotEmpty { .. }),
             ) => last = Some(error),
+            Err(source) => return Err(write_failed(id, source)),
+        }
+    }
+    Err(write_failed(id, last.unwrap_or_else(contended)))
+}
+
+/// What came of acknowledging a fault.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Acknowledged {
+    /// It is acknowledged now.
+    Done,
+    /// It was before.
+    AlreadySo,
+    /// There is no such fault.
+    Unknown,
+}
+
+/// Takes note that an administrator knows of a fault: it stays as long as it lasts, and lowers the health no more.
+///
+/// # Errors
+/// [`FaultError`].
+pub async fn acknowledge<S: Store, C: Clock>(
+    store: &S,
+    clock: &C,
+    id: &str,
+) -> Result<Acknowledged, FaultError> {
+    let keys = keys::fault(id);
+    let mut last = None;
+    for _ in 0..TRIES {
+        let status = match store.get(&keys.status()).await {
+            Ok(Some(status)) => status,
+            Ok(None) => return Ok(Acknowledged::Unknown),
+            Err(source) => return Err(read_failed(id, source)),
+        };
+        if status.value == ACKNOWLEDGED {
+            return Ok(Acknowledged::AlreadySo);
+        }
+        let txn = Txn::new()
+            .set(&keys.status(), &ACKNOWLEDGED.to_owned(), status.version)
+            .overwrite(&keys.ack_time(), &local_time(clock));
+        match store.commit(txn).await {
+            Ok(_) => return Ok(Acknowledged::Done),
+            // Somebody else acknowledged or cleared it.
+            Err(error @ (StoreError::BadVersion { .. } | StoreError::NoNode { .. })) => last = Some(error),
             Err(source) => return Err(write_failed(id, source)),
         }
     }

@@ -7,7 +7,7 @@
 //! * [`server`] - sockets, TLS, limits.
 //! * `request` - identity, log line and token check of each request; [`auth`] the comparison of tokens.
 //! * `routes` - the table of routes and the handlers.
-//! * `status`, `node`, `ready`, `vm`, `fence` - what the routes do, over the store.
+//! * `status`, `node`, `ready`, `vm`, `fence`, `fault` - what the routes do, over the store.
 //! * [`error`] - what a refused request is answered with.
 //! * [`openapi`] - the description for programs.
 pub mod app;
@@ -15,6 +15,7 @@ pub mod auth;
 pub mod daemon;
 pub mod error;
 mod extract;
+mod fault;
 mod fence;
 mod filter;
 mod node;

@@ -36,6 +36,12 @@ use crate::routes;
         routes::fence::list,
         routes::fence::show,
         routes::fence::confirm,
+        routes::fault::list,
+        routes::fault::acknowledge_all,
+        routes::fault::delete_all,
+        routes::fault::show,
+        routes::fault::acknowledge,
+        routes::fault::delete,
     ),
     modifiers(&Server_, &Token),
     tags(
@@ -43,6 +49,7 @@ use crate::routes;
         (name = "status", description = "The cluster as a whole"),
         (name = "node", description = "Nodes"),
         (name = "vm", description = "Guests"),
+        (name = "fault", description = "What is wrong and wants a person"),
         (name = "fence", description = "Fences: nodes that are suspect or dead"),
     )
 )]

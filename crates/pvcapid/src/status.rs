@@ -5,20 +5,21 @@
 
 use std::collections::BTreeMap;
 
+use pvc_api::fault::Fault;
 use pvc_api::node::{Health, Node};
 use pvc_api::status::{
     ClusterHealth, ClusterStatus, CpuResources, Detail, HealthMessage, MemoryResources, NodeBrief,
     NodeHealth, Resources, VmBrief,
 };
+use pvc_common::keys;
 use pvc_common::keys::values::Maintenance;
-use pvc_common::keys::{self, FaultKeys};
 use pvc_common::store::{Store, StoreError, StoreExt, Txn};
 use pvc_core::ids::VmId;
 use pvc_core::records::PrimaryRecord;
 use pvc_core::states::{DaemonState, VmState};
-use serde_json::json;
 
 use crate::error::ApiError;
+use crate::fault::{self, SortKey};
 use crate::fence;
 use crate::node::{self, NodeFilter};
 use crate::snapshot::{Snapshot, Wanted, children_of};
@@ -41,7 +42,7 @@ const NO_PRIMARY: u8 = 25;
 pub(crate) async fn read<S: Store>(store: &S) -> Result<ClusterStatus, ApiError> {
     let nodes = node::list(store, &NodeFilter::default()).await?;
     let ids: Vec<VmId> = children_of(store, &keys::domains()).await?;
-    let fault_ids: Vec<String> = children_of(store, &keys::faults()).await?;
+    let faults = fault::list(store, SortKey::default()).await?;
     let networks = children_of(store, &keys::networks()).await?.len();
     let osds = children_of(store, &keys::osds()).await?.len();
     let pools = children_of(store, &keys::pools()).await?.len();
@@ -56,9 +57,6 @@ pub(crate) async fn read<S: Store>(store: &S) -> Result<ClusterStatus, ApiError>
         wanted
             .key(&keys::domain(*id).name())
             .key(&keys::domain(*id).state());
-    }
-    for id in &fault_ids {
-        want_fault(&mut wanted, &keys::fault(id));
     }
     let seen = Snapshot::read(store, wanted).await?;
 
@@ -88,7 +86,6 @@ pub(crate) async fn read<S: Store>(store: &S) -> Result<ClusterStatus, ApiError>
     let primary = seen
         .get(&keys::config().primary_node())?
         .map_or(PrimaryRecord::None, |record| record.value);
-    let faults: Vec<Fault> = fault_ids.iter().map(|id| Fault::read(&seen, id)).collect();
 
     Ok(ClusterStatus {
         cluster_name: seen.shown(&keys::config().cluster_name(), String::new()),
@@ -133,7 +130,7 @@ pub(crate) async fn read<S: Store>(store: &S) -> Result<ClusterStatus, ApiError>
                 .collect(),
             vm: vms,
             osd: Vec::new(),
-            faults: faults.iter().map(Fault::shown).collect(),
+            faults,
         },
     })
 }
@@ -163,54 +160,6 @@ pub(crate) async fn set_maintenance<S: Store>(store: &S, wanted: Maintenance) ->
         }
     }
     Err(ApiError::busy("The maintenance switch"))
-}
-
-/// A fault as it is recorded.
-struct Fault {
-    id: String,
-    last_time: String,
-    first_time: String,
-    ack_time: String,
-    status: String,
-    delta: u32,
-    message: String,
-}
-
-fn want_fault(wanted: &mut Wanted, keys: &FaultKeys) {
-    wanted
-        .key(&keys.last_time())
-        .key(&keys.first_time())
-        .key(&keys.ack_time())
-        .key(&keys.status())
-        .key(&keys.delta())
-        .key(&keys.message());
-}
-
-impl Fault {
-    fn read(seen: &Snapshot, id: &str) -> Fault {
-        let keys = keys::fault(id);
-        Fault {
-            id: id.to_owned(),
-            last_time: seen.shown(&keys.last_time(), String::new()),
-            first_time: seen.shown(&keys.first_time(), String::new()),
-            ack_time: seen.shown(&keys.ack_time(), String::new()),
-            status: seen.shown(&keys.status(), String::new()),
-            delta: seen.shown(&keys.delta(), 0),
-            message: seen.shown(&keys.message(), String::new()),
-        }
-    }
-
-    fn shown(&self) -> serde_json::Value {
-        json!({
-            "id": self.id,
-            "last_reported": self.last_time,
-            "first_reported": self.first_time,
-            "acknowledged_at": self.ack_time,
-            "status": self.status,
-            "health_delta": self.delta,
-            "message": self.message,
-        })
-    }
 }
 
 fn health(nodes: &[Node], vms: &[VmBrief], primary: &PrimaryRecord, faults: &[Fault]) -> ClusterHealth {
@@ -271,10 +220,10 @@ fn health(nodes: &[Node], vms: &[VmBrief], primary: &PrimaryRecord, faults: &[Fa
             format!("VM {} has failed", vm.name),
         );
     }
-    for fault in faults.iter().filter(|fault| fault.status != "ack") {
+    for fault in faults.iter().filter(|fault| !fault.is_acknowledged()) {
         add(
             fault.id.clone(),
-            u8::try_from(fault.delta).unwrap_or(u8::MAX),
+            u8::try_from(fault.health_delta).unwrap_or(u8::MAX),
             fault.message.clone(),
         );
     }

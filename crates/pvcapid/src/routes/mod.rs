@@ -3,6 +3,7 @@
 //! Handlers are thin. The table in [`configure`] and the annotations are held together by a test that asks for each
 //! documented route.
 
+pub(crate) mod fault;
 pub(crate) mod fence;
 pub(crate) mod node;
 pub(crate) mod root;
@@ -64,6 +65,18 @@ pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
                     resource("/vm/{vm}/node")
                         .route(web::get().to(vm::node::<S>))
                         .route(web::post().to(vm::move_to::<S>)),
+                )
+                .service(
+                    resource("/faults")
+                        .route(web::get().to(fault::list::<S>))
+                        .route(web::put().to(fault::acknowledge_all::<S>))
+                        .route(web::delete().to(fault::delete_all::<S>)),
+                )
+                .service(
+                    resource("/faults/{fault_id}")
+                        .route(web::get().to(fault::show::<S>))
+                        .route(web::put().to(fault::acknowledge::<S>))
+                        .route(web::delete().to(fault::delete::<S>)),
                 )
                 .service(resource("/fence").route(web::get().to(fence::list::<S>)))
                 .service(resource("/fence/{node}").route(web::get().to(fence::show::<S>)))

@@ -8,6 +8,7 @@ mod access;
 mod client;
 mod define;
 mod document;
+mod faults;
 mod fence;
 mod list;
 mod moves;
