@@ -25,6 +25,7 @@ pub mod guest_xml;
 pub mod hold;
 pub mod ids;
 pub mod lease;
+pub mod lock_flush;
 pub mod placement;
 pub mod protection;
 pub mod records;

@@ -8,6 +8,7 @@
 //! * [`fence`]: nodes that have died are proven dead, and their guests run elsewhere.
 //! * [`placement`]: a node for a guest.
 //! * [`drain`]: this node is emptied and filled again.
+//! * [`lock_flush`]: locks of a stopped guest's volumes are removed, as an administrator orders.
 //! * [`heartbeat`]: what is measured here, for people.
 //! * [`role`]: this node's part in the primary role.
 //! * [`storage_loss`]: whether a node with guests reaches its storage.
@@ -24,6 +25,7 @@ pub mod fence;
 pub mod heartbeat;
 pub mod hold;
 pub mod host;
+pub mod lock_flush;
 pub mod node_lease;
 pub mod placement;
 pub mod registration;

@@ -2,7 +2,8 @@
 //! be checked: ZooKeeper cannot check absence.
 
 use pvc_core::fence::FenceRecord;
-use pvc_core::ids::NodeName;
+use pvc_core::ids::{NodeName, VmId};
+use pvc_core::lock_flush::LockFlush;
 use pvc_core::records::{NodeLease, RoleLease};
 
 use super::{Container, Key};
@@ -25,6 +26,16 @@ pub fn lease_primary() -> Key<Option<RoleLease>> {
 /// The fence of a node; empty for none. Whoever finds it filled claims and starts nothing on that node.
 pub fn fence(name: &NodeName) -> Key<Option<FenceRecord>> {
     Key::at(format!("/fences/{name}"))
+}
+
+/// The last order to remove the locks of a guest's volumes. There is none, and no container, until one is given.
+pub fn lock_flush(id: VmId) -> Key<Option<LockFlush>> {
+    Key::at(format!("/flush_locks/{id}"))
+}
+
+/// Orders to remove locks, by guest.
+pub fn lock_flushes() -> Container<VmId> {
+    Container::at("/flush_locks")
 }
 
 /// Fences by node.

@@ -21,7 +21,7 @@ pub mod values;
 pub use domain::{
     DomainKeys, SnapshotKeys, TagKeys, domain, domain_snapshot, domain_snapshots, domain_tags, domains, tag,
 };
-pub use ha::{fence, fences, lease_node, lease_nodes, lease_primary};
+pub use ha::{fence, fences, lease_node, lease_nodes, lease_primary, lock_flush, lock_flushes};
 pub use node::{NodeKeys, PluginKeys, monitoring_plugin, monitoring_plugins, node, nodes};
 pub use root::{
     ConfigKeys, FaultKeys, LogKeys, SchemaKeys, StorageKeys, config, fault, faults, log, logs, networks,

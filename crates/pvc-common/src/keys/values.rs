@@ -8,6 +8,7 @@ use std::str::FromStr;
 use pvc_core::fence::FenceRecord;
 use pvc_core::hold::{AdoptOrder, HoldRecord};
 use pvc_core::ids::{ImageName, NodeName, PoolName, TagName, VmId, VmName, VolumeId};
+use pvc_core::lock_flush::LockFlush;
 use pvc_core::records::{
     BmcReport, DrainReport, Incoming, NodeAddresses, NodeLease, Owner, PrimaryRecord, Record, Reserved,
     RoleLease, UpstreamReading,
@@ -134,6 +135,7 @@ record_values! {
     "a record of a hold": HoldRecord;
     "an order to adopt": AdoptOrder;
     "a reading of the upstream network": UpstreamReading;
+    "an order to remove locks": LockFlush;
     "a reservation": Reserved;
     "a node's addresses": NodeAddresses;
     "a report on a BMC": BmcReport;

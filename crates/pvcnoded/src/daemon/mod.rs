@@ -57,6 +57,7 @@ use crate::host::power::Ipmitool;
 use crate::host::power::machine::HostGuid;
 use crate::host::reach::Monitors;
 use crate::host::upstream::HostUpstream;
+use crate::lock_flush::LockFlusher;
 use crate::node_lease::Hearing;
 use crate::registration::{Registrant, RegistrationError, register};
 use crate::storage_loss::StorageWatcher;
@@ -246,6 +247,7 @@ impl Daemon {
         loops.spawn(own_fence.run());
         loops.spawn(heartbeat.run());
         loops.spawn(self.drain(&store, &agent).run());
+        loops.spawn(self.lock_flusher(&store, &agent).run());
         loops.spawn(watch_bmc(&self.config, &store));
         loops.spawn(tell_when_running(agent.clone()));
         loops.spawn(hold.run(|status| tell_systemd(&[NotifyState::Status(status)])));
@@ -294,6 +296,25 @@ impl Daemon {
             agent: agent.clone(),
             shutdown_timeout: self.config.timers.vm_shutdown_timeout,
         })
+    }
+
+    /// What removes the locks of stopped guests' volumes, when that is ordered.
+    fn lock_flusher(
+        &self,
+        store: &ZooKeeperStore,
+        agent: &AgentState,
+    ) -> LockFlusher<ZooKeeperStore, HostClock, CephCommands<HostCommandRunner>> {
+        let ceph = CephAccess::new(
+            self.config.ceph.config_file.clone(),
+            self.config.ceph.keyring_file.clone(),
+        );
+        LockFlusher {
+            store: store.clone(),
+            clock: HostClock,
+            storage: CephCommands::new(HostCommandRunner::from_system(), ceph),
+            me: self.config.node.clone(),
+            agent: agent.clone(),
+        }
     }
 
     /// A coordinator watches all others.
