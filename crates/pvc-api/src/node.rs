@@ -80,6 +80,12 @@ pub struct Node {
     /// Whether it reaches the upstream network; nothing until it has looked. Addition to PVC 1.0.3.
     #[serde(default)]
     pub upstream: Option<Upstream>,
+    /// How far its emptying or filling is, or how the last one ended; nothing before the first. Addition to PVC 1.0.3.
+    #[serde(default)]
+    pub drain: Option<Drain>,
+    /// Why it holds still until an administrator has adopted what runs; empty while it does not. Addition to PVC 1.0.3.
+    #[serde(default)]
+    pub hold: String,
 }
 
 /// Whether a node reaches the upstream network, as it sees it itself.
@@ -181,4 +187,37 @@ pub struct NodeDomainState {
     /// Whether it takes guests.
     #[schema(value_type = String, example = "ready")]
     pub domain_state: DomainState,
+    /// How far its emptying or filling is, or how the last one ended; nothing before the first. Addition to PVC 1.0.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain: Option<Drain>,
+}
+
+/// How far the emptying (`flush`) or filling (`unflush`) of a node is, as the node tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Drain {
+    /// `flush` or `unflush`.
+    pub order: String,
+    /// When the node took it up, in seconds since 1970.
+    pub began_at: u64,
+    /// When it was done with it; nothing while it is at it.
+    pub ended_at: Option<u64>,
+    /// Guests that it is about.
+    pub total: u32,
+    /// Those still to be done.
+    pub left: u32,
+    /// Those that were shut down, since no node took them: they start again when the node is made ready.
+    pub shut_down: u32,
+    /// Guests that are left or in trouble, 30 at most.
+    pub guests: Vec<DrainGuest>,
+}
+
+/// A guest that a drain is about.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DrainGuest {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub doing: String,
+    /// What is wrong with it; else empty.
+    pub trouble: String,
 }

@@ -60,6 +60,9 @@ pub struct ClusterStatus {
     /// Fences that somebody has still to act on: fencers or an administrator. Addition to PVC 1.0.3.
     #[serde(default)]
     pub fences: Vec<NodeFence>,
+    /// How many nodes hold still until an administrator has adopted what runs. Addition to PVC 1.0.3.
+    #[serde(default)]
+    pub holding: u64,
     /// What the nodes have and use.
     pub resources: Resources,
     /// The things counted above, one by one.
@@ -197,4 +200,36 @@ pub struct OsdBrief {
     /// `in` or `out`.
     #[serde(rename = "in")]
     pub in_: String,
+}
+
+/// Which nodes hold still, since the coordination store may tell of the past, and how far the order that ends it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Adoption {
+    /// Who gave the last order; empty if nobody did.
+    pub ordered_by: String,
+    /// When, in seconds since 1970.
+    pub ordered_at: Option<u64>,
+    /// Nodes that are off, on that person's word.
+    pub without: Vec<String>,
+    /// All nodes.
+    pub nodes: Vec<NodeHold>,
+}
+
+/// Whether a node holds still.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+pub struct NodeHold {
+    /// The node.
+    pub node: String,
+    /// `free`, `held`, `adopting`, `adopted` (what runs there is on record, and it waits for others), `lifted`, or `unknown`.
+    pub state: String,
+    /// Why it holds still; empty if it does not.
+    pub reason: String,
+    /// Since when, in seconds since 1970.
+    pub since: Option<u64>,
+    /// Guests that run there, as seen while on hold.
+    pub running: Vec<String>,
+    /// Guests that were put on record as this node's.
+    pub adopted: Vec<String>,
+    /// What somebody has to look at.
+    pub trouble: Vec<String>,
 }

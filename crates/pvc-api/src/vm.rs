@@ -98,6 +98,72 @@ pub struct Vm {
     pub running: bool,
 }
 
+/// How a guest is placed, moved and recovered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VmMeta {
+    /// Its name.
+    pub name: String,
+    /// The nodes that it may run on; nothing means any.
+    pub node_limit: Option<Vec<String>>,
+    /// How a node is chosen for it.
+    pub node_selector: String,
+    /// `True` or `False`: whether it is started when its node becomes ready the next time.
+    pub node_autostart: String,
+    /// How it may be moved.
+    pub migration_method: String,
+    /// How long it may pause at the end of a live migration, in milliseconds.
+    pub migration_max_downtime: u64,
+    /// In which order guests are recovered from a dead node: higher first. Addition to PVC 1.0.3.
+    #[serde(default)]
+    pub recovery_priority: i32,
+    /// Groups of guests that should not share a node. Addition to PVC 1.0.3.
+    #[serde(default)]
+    pub anti_affinity: Vec<String>,
+}
+
+/// Long work that was begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Task {
+    /// Its identity: eight hexadecimal digits.
+    pub task_id: String,
+    /// What it is.
+    pub task_name: String,
+    /// The node that does it.
+    pub run_on: String,
+}
+
+/// What has become of an order to remove the locks of a guest's volumes. Addition to PVC 1.0.3.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LockFlushStatus {
+    /// The order's identity.
+    pub id: String,
+    /// The node that does it.
+    pub node: String,
+    /// Who gave it.
+    pub ordered_by: String,
+    /// When, in seconds since 1970.
+    pub ordered_at: u64,
+    /// `ordered`, `removing`, `done` or `failed`.
+    pub state: String,
+    /// Why it failed; else empty.
+    pub reason: String,
+    /// Locks that were removed.
+    pub removed: Vec<RemovedLock>,
+}
+
+/// A lock that was removed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RemovedLock {
+    /// The volume.
+    pub volume: String,
+    /// The lock's id.
+    pub lock: String,
+    /// Its holder's name.
+    pub locker: String,
+    /// Its holder's address; barred from Ceph since.
+    pub address: String,
+}
+
 /// A tag.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct VmTag {

@@ -135,6 +135,24 @@ pub(crate) enum ClusterCommand {
     /// Maintenance: no node is fenced meanwhile
     #[command(subcommand)]
     Maintenance(MaintenanceCommand),
+    /// After the store was restored from a backup: take what really runs on the nodes as the truth
+    Adopt {
+        /// A node that is off and is not waited for; may be given several times
+        #[arg(long, value_name = "NODE")]
+        without: Vec<String>,
+        /// Only show which nodes hold still
+        #[arg(long, conflicts_with = "without")]
+        show: bool,
+        /// Wait until no node holds still any more
+        #[arg(short, long)]
+        wait: bool,
+        /// Ask nothing
+        #[arg(short, long)]
+        yes: bool,
+        /// How to show the nodes
+        #[arg(short, long, default_value = "pretty", value_parser = formats(&["pretty", "json", "json-pretty"]))]
+        format: Format,
+    },
     /// What is wrong in the cluster and wants a person
     #[command(subcommand)]
     Fault(FaultCommand),
@@ -191,7 +209,16 @@ pub(crate) enum NodeCommand {
         #[arg(short, long)]
         wait: bool,
     },
-    /// Let a node take virtual machines
+    /// Move all virtual machines off a node, and let it take none
+    Flush {
+        /// The node; this one if none is named
+        node: Option<String>,
+        /// Wait until it is empty
+        #[arg(short, long)]
+        wait: bool,
+    },
+    /// Let a node take virtual machines, and bring back those that were moved off it
+    #[command(visible_alias = "unflush")]
     Ready {
         /// The node; this one if none is named
         node: Option<String>,
@@ -368,6 +395,49 @@ pub(crate) enum VmCommand {
         /// A tag that can not be removed; may be given several times
         #[arg(short = 'G', long)]
         protected_tag: Vec<String>,
+        /// When its node dies, guests with a higher number are started elsewhere first
+        #[arg(
+            long,
+            value_name = "NUMBER",
+            default_value_t = 0,
+            allow_negative_numbers = true
+        )]
+        recovery_priority: i32,
+        /// Keep it on another node than the other guests of this group; may be given several times
+        #[arg(long, value_name = "GROUP")]
+        anti_affinity: Vec<String>,
+    },
+    /// Show or change how a virtual machine is placed, moved and recovered
+    Meta {
+        /// Name or UUID
+        domain: String,
+        /// The nodes that it may run on, separated by commas; empty for any
+        #[arg(short, long)]
+        limit: Option<String>,
+        /// How a node is chosen
+        #[arg(short = 's', long)]
+        node_selector: Option<Selector>,
+        /// Start it when its node becomes ready the next time
+        #[arg(short, long)]
+        autostart: bool,
+        /// Do not
+        #[arg(short = 'A', long, conflicts_with = "autostart")]
+        no_autostart: bool,
+        /// How it may be moved
+        #[arg(short, long)]
+        method: Option<Method>,
+        /// How long it may pause at the end of a live migration, in milliseconds
+        #[arg(short = 'd', long)]
+        max_downtime: Option<u32>,
+        /// The provisioner profile that it belongs to; empty for none
+        #[arg(short, long)]
+        profile: Option<String>,
+        /// When its node dies, guests with a higher number are started elsewhere first
+        #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
+        recovery_priority: Option<i32>,
+        /// Keep it on another node than the other guests of this group; may be given several times, '' for none
+        #[arg(long, value_name = "GROUP")]
+        anti_affinity: Vec<String>,
     },
     /// Replace the definition of a virtual machine
     Modify {
@@ -497,6 +567,20 @@ pub(crate) enum VmCommand {
         /// Not at all rather than by shutting it down
         #[arg(long)]
         force_live: bool,
+    },
+    /// Remove the locks that a dead client has left on the volumes of a stopped virtual machine
+    FlushLocks {
+        /// Name or UUID
+        domain: String,
+        /// Also in states in which it should run, as long as no node owns it
+        #[arg(long)]
+        force: bool,
+        /// Wait until they are removed (this is so unless --no-wait is given)
+        #[arg(long, overrides_with = "no_wait")]
+        wait: bool,
+        /// Do not wait
+        #[arg(long)]
+        no_wait: bool,
     },
     /// Unregister a virtual machine; its volumes are kept
     Undefine {

@@ -92,6 +92,11 @@ impl Client {
 
     /// Changes something. Never tried again by itself: it may have been done. Answers with the message.
     pub(crate) fn post(&self, path: &str, form: &[(&str, &str)]) -> Result<String> {
+        said(self.post_value(path, form)?)
+    }
+
+    /// As [`Client::post`]; answers with the whole reply.
+    pub(crate) fn post_value(&self, path: &str, form: &[(&str, &str)]) -> Result<Value> {
         let mut request = self.agent.post(self.url(path));
         if let Some(key) = &self.connection.api_key {
             request = request.header(API_KEY_HEADER, key);
@@ -99,7 +104,7 @@ impl Client {
         let mut response = request
             .send_form(form.iter().copied())
             .map_err(|error| self.unreachable(&error))?;
-        said(self.check("POST", path, &mut response)?)
+        self.check("POST", path, &mut response)
     }
 
     /// Changes something for which asking twice comes to the same, as a change of the primary role does; tries again when

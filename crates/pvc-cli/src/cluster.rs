@@ -3,6 +3,7 @@
 use pvc_api::status::ClusterStatus;
 
 use crate::Session;
+use crate::adopt;
 use crate::args::{ClusterCommand, MaintenanceCommand};
 use crate::client::typed;
 use crate::error::Result;
@@ -12,6 +13,7 @@ use crate::output::{self, Format, Lines};
 pub(crate) fn run(command: &ClusterCommand, session: &Session) -> Result<()> {
     match command {
         ClusterCommand::Status { format } => status(session, *format),
+        ClusterCommand::Adopt { .. } => adopt::run(command, session),
         ClusterCommand::Fault(command) => fault::run(command, session),
         ClusterCommand::Maintenance(command) => {
             let state = match command {
@@ -62,6 +64,15 @@ fn summary(status: &ClusterStatus) -> Lines {
             lines.add("", format!("  {}", fence.next));
         }
         label = "";
+    }
+    if status.holding > 0 {
+        lines.add(
+            "On hold",
+            format!(
+                "\x1b[31m{} nodes\x1b[0m hold still, see 'pvc cluster adopt --show'",
+                status.holding
+            ),
+        );
     }
     lines.add("Primary node", &status.primary_node);
     lines.add("PVC version", &status.pvc_version);

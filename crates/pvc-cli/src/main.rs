@@ -1,5 +1,6 @@
 //! The `pvc` command: the cluster at an administrator's hand.
 
+mod adopt;
 mod args;
 mod client;
 mod cluster;
@@ -7,9 +8,12 @@ mod confirm;
 mod connection;
 mod connections;
 mod diff;
+mod drain;
 mod error;
 mod fault;
 mod fence;
+mod locks;
+mod meta;
 mod moves;
 mod node;
 mod output;

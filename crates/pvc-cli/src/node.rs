@@ -9,6 +9,7 @@ use pvc_core::states::CoordinatorState;
 use crate::Session;
 use crate::args::NodeCommand;
 use crate::client::{only, segment, typed};
+use crate::drain::{self, Order};
 use crate::error::{CliError, Exit, Result};
 use crate::fence;
 use crate::output::{self, Format, Lines};
@@ -51,10 +52,11 @@ pub(crate) fn run(command: &NodeCommand, session: &Session) -> Result<()> {
             CoordinatorState::Secondary,
             *wait,
         ),
-        NodeCommand::Ready { node, wait: _ } => {
-            let path = format!("/node/{}/domain-state", segment(&named_or_here(node.as_deref())?));
-            session.say(&session.client.post(&path, &[("state", "ready")])?);
-            Ok(())
+        NodeCommand::Flush { node, wait } => {
+            drain::run(session, &named_or_here(node.as_deref())?, Order::Flush, *wait)
+        }
+        NodeCommand::Ready { node, wait } => {
+            drain::run(session, &named_or_here(node.as_deref())?, Order::Ready, *wait)
         }
         NodeCommand::IsPrimary { node } => is_primary(session, &named_or_here(node.as_deref())?),
     }
@@ -158,6 +160,12 @@ fn info(session: &Session, name: &str, format: Format) -> Result<()> {
         output::painted(node.coordinator_state.as_str()),
     );
     lines.add("Domain state", output::painted(node.domain_state.as_str()));
+    if !node.hold.is_empty() {
+        lines.add("On hold", format!("\x1b[31m{}\x1b[0m", node.hold));
+    }
+    if let Some(report) = node.drain.as_ref().filter(|report| drain::is_of_interest(report)) {
+        drain::add(report, &mut lines);
+    }
     if node.fence_open {
         lines.add(
             "Fence",

@@ -126,7 +126,8 @@ fn colour_of(word: &str) -> Option<Color> {
         | "migrate-live" | "unmigrate" | "provision" | "import" | "restore" | "delete" => {
             Some(Color::DarkYellow)
         }
-        "new" | "unverified" | "proven" | "recovering" | "ordered" | "barring" => Some(Color::DarkYellow),
+        "new" | "held" | "adopting" | "adopted" | "unverified" | "proven" | "recovering" | "ordered"
+        | "barring" => Some(Color::DarkYellow),
         "stop" | "dead" | "fenced" | "fence-flush" | "fail" | "down" | "suspected" | "proving" | "broken"
         | "failed" => Some(Color::DarkRed),
         "secondary" | "client" | "mirror" | "disable" | "flushed" => Some(Color::DarkBlue),

@@ -16,6 +16,8 @@ use crate::client::{only, segment, typed};
 use crate::confirm::{Answer, Asking, confirm};
 use crate::diff::{self, Line};
 use crate::error::{CliError, Result};
+use crate::locks;
+use crate::meta;
 use crate::moves::{self, Asked};
 use crate::output::{self, Format, Lines};
 use crate::wait::{self, Look};
@@ -94,6 +96,13 @@ pub(crate) fn run(command: &VmCommand, session: &Session) -> Result<()> {
                 Ok(())
             })
         }
+        VmCommand::FlushLocks {
+            domain,
+            force,
+            wait: _,
+            no_wait,
+        } => locks::run(session, domain, *force, !*no_wait),
+        VmCommand::Meta { .. } => meta::run(command, session),
         VmCommand::Migrate {
             domain,
             target,
@@ -403,6 +412,8 @@ fn define(session: &Session, command: &VmCommand) -> Result<()> {
         max_downtime,
         tag,
         protected_tag,
+        recovery_priority,
+        anti_affinity,
     } = command
     else {
         return Ok(());
@@ -411,13 +422,20 @@ fn define(session: &Session, command: &VmCommand) -> Result<()> {
     let selector = word(node_selector);
     let method = word(method);
     let downtime = max_downtime.to_string();
+    let priority = recovery_priority.to_string();
     let mut form: Vec<(&str, &str)> = vec![
         ("xml", &xml),
         ("selector", &selector),
         ("autostart", if *autostart { "true" } else { "false" }),
         ("migration_method", &method),
         ("migration_max_downtime", &downtime),
+        ("recovery_priority", &priority),
     ];
+    form.extend(
+        anti_affinity
+            .iter()
+            .map(|group| ("anti_affinity", group.as_str())),
+    );
     if let Some(target) = target {
         form.push(("node", target));
     }
@@ -430,7 +448,7 @@ fn define(session: &Session, command: &VmCommand) -> Result<()> {
     Ok(())
 }
 
-fn word(value: &impl ValueEnum) -> String {
+pub(crate) fn word(value: &impl ValueEnum) -> String {
     value
         .to_possible_value()
         .map(|value| value.get_name().to_owned())

@@ -125,8 +125,19 @@ fn the_primary_role_is_moved_and_waited_for() {
     let _agents = Agents::start(&cluster, Vec::new());
     assert!(done(&cluster, &["node", "primary", "hv3", "--wait"]).contains("primary"));
     assert!(done(&cluster, &["node", "secondary", "hv3", "-w"]).contains("secondary"));
-    cluster.set(&keys::node(&node("hv2")).domain_state(), &DomainState::Flushed);
-    assert!(done(&cluster, &["node", "ready", "hv2"]).contains("ready"));
+    let domain_state = keys::node(&node("hv2")).domain_state();
+    cluster.set(&domain_state, &DomainState::Flushed);
+    assert!(done(&cluster, &["node", "ready", "hv2"]).contains("being made ready"));
+    assert_eq!(cluster.value(&domain_state), DomainState::Unflush);
+    assert!(done(&cluster, &["node", "flush", "hv2"]).contains("being emptied"));
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| done(&cluster, &["node", "unflush", "hv2", "--wait"]));
+        while cluster.value(&domain_state) != DomainState::Unflush {
+            std::thread::yield_now();
+        }
+        cluster.set(&domain_state, &DomainState::Ready);
+        assert!(asked.join().unwrap().contains("hv2 is ready"));
+    });
 }
 
 #[test]
@@ -144,6 +155,12 @@ fn the_cluster_s_status_is_shown() {
     );
     let json: Value = serde_json::from_str(&done(&cluster, &["cluster", "status", "-f", "json"])).unwrap();
     assert_eq!(json["primary_node"], json!("hv1"));
+    assert!(done(&cluster, &["cluster", "adopt", "--show"]).contains("unknown"));
+    assert!(
+        pvc(&cluster, &["cluster", "adopt", "-y"])
+            .err
+            .contains("No node is on hold")
+    );
     done(&cluster, &["cluster", "maintenance", "on"]);
     assert!(done(&cluster, &["cluster", "status"]).contains("Maintenance"));
     done(&cluster, &["cluster", "maintenance", "off"]);
@@ -190,6 +207,26 @@ fn a_guest_lives_through_every_command() {
     done(&cluster, &["-u", "vm", "start", "web1", "-w"]);
     assert!(done(&cluster, &["vm", "disable", "web1", "-y"]).contains("disabled"));
     assert_eq!(cluster.value(&state), VmState::Disable);
+    done(
+        &cluster,
+        &[
+            "vm",
+            "meta",
+            "web1",
+            "--recovery-priority",
+            "-2",
+            "--anti-affinity",
+            "db",
+            "-s",
+            "load",
+        ],
+    );
+    let meta = done(&cluster, &["vm", "meta", "web1"]);
+    assert!(
+        meta.contains("-2") && meta.contains("db") && meta.contains("method live"),
+        "{meta}"
+    );
+    assert!(done(&cluster, &["vm", "info", "web1"]).contains("priority -2"));
     let said = pvc(&cluster, &["vm", "restart", "web1", "-y"]);
     assert_eq!(said.code, 1);
     assert!(said.err.contains("state disable"), "{said:?}");

@@ -116,6 +116,14 @@ impl<S: Store> App<S> {
         }
     }
 
+    /// Now, in seconds since 1970, for what is written for people.
+    pub(crate) fn clock_seconds(&self) -> u64 {
+        self.clock
+            .wall()
+            .duration_since(std::time::UNIX_EPOCH)
+            .map_or(0, |since| since.as_secs())
+    }
+
     /// Carries out a request that waits for nothing, within [`REQUEST_LIMIT`].
     ///
     /// # Errors

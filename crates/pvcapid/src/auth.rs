@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use actix_web::{HttpMessage, HttpRequest};
 use pvc_api::message::ErrorCode;
 use subtle::{Choice, ConstantTimeEq};
 
@@ -28,6 +29,17 @@ pub struct KnownToken {
 /// Who asks, in words, for what is recorded of a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller(pub String);
+
+impl Caller {
+    /// Who sent that request.
+    pub(crate) fn of(request: &HttpRequest) -> Caller {
+        request
+            .extensions()
+            .get::<Caller>()
+            .cloned()
+            .unwrap_or_else(|| Caller("somebody".to_owned()))
+    }
+}
 
 impl fmt::Debug for AuthPolicy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -147,6 +147,15 @@ pub(crate) fn boolean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool
     deserializer.deserialize_str(Words)
 }
 
+/// As [`boolean`]; an empty text counts as not given.
+pub(crate) fn optional_boolean<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<bool>, D::Error> {
+    let text = <String as serde::Deserialize>::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    boolean(de::value::StringDeserializer::new(text)).map(Some)
+}
+
 /// A word that is one of a fixed set, read by its own parser so that the answer lists the choices.
 pub(crate) fn word<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where

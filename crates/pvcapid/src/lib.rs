@@ -6,13 +6,16 @@
 //! * [`daemon`] - from the configuration to a server that runs until it is told to stop.
 //! * [`server`] - sockets, TLS, limits.
 //! * `request` - identity, log line and token check of each request; [`auth`] the comparison of tokens.
+//! * `adopt` - nodes on hold, and the order that ends it.
 //! * `routes` - the table of routes and the handlers.
-//! * `status`, `node`, `ready`, `vm`, `fence`, `fault` - what the routes do, over the store.
+//! * `status`, `node`, `drain`, `vm`, `fence`, `fault` - what the routes do, over the store.
 //! * [`error`] - what a refused request is answered with.
 //! * [`openapi`] - the description for programs.
+mod adopt;
 pub mod app;
 pub mod auth;
 pub mod daemon;
+mod drain;
 pub mod error;
 mod extract;
 mod fault;
@@ -20,7 +23,6 @@ mod fence;
 mod filter;
 mod node;
 mod openapi;
-mod ready;
 mod request;
 mod routes;
 pub mod server;

@@ -12,9 +12,9 @@ use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState};
 use serde_json::Value;
 
 use crate::error::ApiError;
-use crate::fence;
 use crate::filter::NameFilter;
 use crate::snapshot::{Snapshot, Wanted, children_of};
+use crate::{adopt, drain, fence};
 
 /// How often a transaction is tried again after somebody else was faster.
 const RETRIES: usize = 8;
@@ -98,14 +98,6 @@ pub(crate) async fn coordinator_state<S: Store>(
         .ok_or_else(|| unknown(name.as_str()))
 }
 
-/// Whether a node takes guests.
-pub(crate) async fn domain_state<S: Store>(store: &S, name: &NodeName) -> Result<DomainState, ApiError> {
-    let found = store.get(&keys::node(name).domain_state()).await?;
-    found
-        .map(|found| found.value)
-        .ok_or_else(|| unknown(name.as_str()))
-}
-
 fn want_node(wanted: &mut Wanted, keys: &NodeKeys) {
     wanted
         .key(&keys.daemon_state())
@@ -126,7 +118,9 @@ fn want_node(wanted: &mut Wanted, keys: &NodeKeys) {
         .key(&keys.memory_free_mib())
         .key(&keys.network_stats())
         .key(&keys.bmc())
-        .key(&keys.upstream());
+        .key(&keys.upstream())
+        .key(&keys.drain())
+        .key(&keys.hold());
 }
 
 /// Reads nodes in two rounds: their own keys, then what those point at. A name without a node is left out.
@@ -240,6 +234,11 @@ fn assemble(name: &NodeName, first: &Snapshot, second: &Snapshot) -> Result<Node
             up: reading.up,
             reason: reading.reason,
         }),
+        drain: first.shown(&keys.drain(), None).map(drain::shown),
+        hold: first
+            .shown(&keys.hold(), None)
+            .map(|record| adopt::hold_text(&record))
+            .unwrap_or_default(),
     })
 }
 

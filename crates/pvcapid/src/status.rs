@@ -118,6 +118,7 @@ pub(crate) async fn read<S: Store>(store: &S) -> Result<ClusterStatus, ApiError>
         volumes: 0,
         snapshots: 0,
         fences,
+        holding: number(nodes.iter().filter(|node| !node.hold.is_empty()).count()),
         resources: resources(&nodes),
         detail: Detail {
             node: nodes

@@ -147,11 +147,7 @@ async fn write<S: Store>(
         if is_said(&record, kind) {
             return Ok(text);
         }
-        let at = app
-            .clock
-            .wall()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |since| since.as_secs());
+        let at = app.clock_seconds();
         record.confirmation = Some(Confirmation {
             kind,
             by: by.0.clone(),

@@ -1,6 +1,6 @@
 //! Fences.
 
-use actix_web::{HttpMessage, HttpRequest, Responder, web};
+use actix_web::{HttpRequest, Responder, web};
 use pvc_api::fence::NodeFence;
 use pvc_api::message::{ErrorReply, Message};
 use pvc_common::store::Store;
@@ -89,10 +89,6 @@ pub(crate) async fn confirm<S: Store>(
     Params(params): Params<ConfirmParams>,
 ) -> Result<impl Responder, ApiError> {
     let name = node::parse_name(&name)?;
-    let caller = request
-        .extensions()
-        .get::<Caller>()
-        .cloned()
-        .unwrap_or_else(|| Caller("somebody".to_owned()));
+    let caller = Caller::of(&request);
     Ok(message(fence::confirm(&app, &name, params.kind, &caller).await?))
 }

@@ -31,6 +31,11 @@ pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
                         .route(web::post().to(status::set_maintenance::<S>)),
                 )
                 .service(resource("/status/primary_node").route(web::get().to(status::primary_node::<S>)))
+                .service(
+                    resource("/status/adopt")
+                        .route(web::get().to(status::show_adoption::<S>))
+                        .route(web::post().to(status::adopt::<S>)),
+                )
                 .service(resource("/node").route(web::get().to(node::list::<S>)))
                 .service(resource("/node/{node}").route(web::get().to(node::show::<S>)))
                 .service(resource("/node/{node}/daemon-state").route(web::get().to(node::daemon_state::<S>)))
@@ -60,6 +65,16 @@ pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
                     resource("/vm/{vm}/state")
                         .route(web::get().to(vm::state::<S>))
                         .route(web::post().to(vm::set_state::<S>)),
+                )
+                .service(
+                    resource("/vm/{vm}/locks")
+                        .route(web::get().to(vm::show_locks::<S>))
+                        .route(web::post().to(vm::flush_locks::<S>)),
+                )
+                .service(
+                    resource("/vm/{vm}/meta")
+                        .route(web::get().to(vm::meta::<S>))
+                        .route(web::post().to(vm::set_meta::<S>)),
                 )
                 .service(
                     resource("/vm/{vm}/node")

@@ -10,11 +10,12 @@ use utoipa::IntoParams;
 
 use super::message;
 use crate::app::App;
+use crate::drain::{self, Order};
 use crate::error::ApiError;
 use crate::extract::{self, Params};
 use crate::filter::NameFilter;
 use crate::node::{self, NodeFilter};
-use crate::ready;
+use crate::vm::state::Reply;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -196,49 +197,53 @@ pub(crate) async fn domain_state<S: Store>(
     name: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
     let name = node::parse_name(&name)?;
-    let domain_state = app.promptly(node::domain_state(&app.store, &name)).await?;
+    let (domain_state, report) = app.promptly(drain::read_progress(&app.store, &name)).await?;
     Ok(web::Json(NodeDomainState {
         name: name.to_string(),
         domain_state,
+        drain: report.map(drain::shown),
     }))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct DomainStateParams {
-    /// `ready`. `flush` is not possible yet.
+    /// `flush` moves its guests away and lets it take none; `ready` takes them back.
     #[serde(deserialize_with = "wanted_domain_state")]
     #[param(value_type = String)]
-    state: DomainState,
-    /// Accepted for clients of PVC 1.0.3; a node is ready at once.
+    state: Order,
+    /// Answers only when the node is done with it.
     #[serde(default, deserialize_with = "extract::boolean")]
-    #[expect(dead_code, reason = "checked, and of no effect yet")]
     wait: bool,
 }
 
 /// The two states that can be asked for; the others are reached on the way.
-fn wanted_domain_state<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<DomainState, D::Error> {
+fn wanted_domain_state<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Order, D::Error> {
     let state: DomainState = extract::word(deserializer)?;
     match state {
-        DomainState::Ready | DomainState::Flush => Ok(state),
-        DomainState::Flushed | DomainState::Unflush | DomainState::FenceFlush => Err(
-            serde::de::Error::custom(format_args!("{state} can not be asked for, only ready and flush")),
-        ),
+        DomainState::Ready => Ok(Order::Ready),
+        DomainState::Flush => Ok(Order::Flush),
+        // By this word PVC 1.0.3 shows what "ready" brings about; an administrator may well ask for it.
+        DomainState::Unflush => Ok(Order::Ready),
+        DomainState::Flushed | DomainState::FenceFlush => Err(serde::de::Error::custom(format_args!(
+            "{state} can not be asked for, only ready and flush"
+        ))),
     }
 }
 
-/// Lets a node take guests. Emptying a node is not possible yet.
+/// Empties a node, or lets it take guests again. The node does it after the reply, unless `wait` is given. The opposite
+/// takes the place of what is under way.
 #[utoipa::path(
     post, path = "/node/{node}/domain-state", operation_id = "set_node_domain_state", tag = "node",
     params(("node" = String, Path, description = "The node's name"), DomainStateParams),
     responses(
-        (status = 200, description = "The node takes guests", body = Message),
+        (status = 200, description = "Ordered, done, or so already", body = Message),
         (status = 400, description = "A parameter is missing or wrong; the message names it", body = ErrorReply),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
         (status = 404, description = "There is no such node", body = ErrorReply),
-        (status = 409, description = "The node can not take guests now", body = ErrorReply),
-        (status = 501, description = "Guests would have to be moved, which is not possible yet", body = ErrorReply),
+        (status = 409, description = "The node can not do it now, or with wait: it was ordered otherwise", body = ErrorReply),
         (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+        (status = 504, description = "Ordered, but not done in the time that a request may wait", body = ErrorReply),
     )
 )]
 pub(crate) async fn set_domain_state<S: Store>(
@@ -247,10 +252,10 @@ pub(crate) async fn set_domain_state<S: Store>(
     Params(params): Params<DomainStateParams>,
 ) -> Result<impl Responder, ApiError> {
     let name = node::parse_name(&name)?;
-    match params.state {
-        DomainState::Ready => Ok(message(app.promptly(ready::make_ready(&app.store, &name)).await?)),
-        DomainState::Flush | DomainState::Flushed | DomainState::Unflush | DomainState::FenceFlush => {
-            Err(ApiError::not_implemented("This release can not empty a node yet"))
-        }
-    }
+    let reply = if params.wait {
+        Reply::WhenDone
+    } else {
+        Reply::AtOnce
+    };
+    Ok(message(drain::request(&app, &name, params.state, reply).await?))
 }

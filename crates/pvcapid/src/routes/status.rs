@@ -1,19 +1,21 @@
 //! The cluster as a whole.
 
-use actix_web::{HttpResponse, Responder, web};
+use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use pvc_api::message::{ErrorReply, Message};
-use pvc_api::status::{ClusterStatus, PrimaryNode};
+use pvc_api::status::{Adoption, ClusterStatus, PrimaryNode};
 use pvc_common::keys::values::Maintenance;
 use pvc_common::store::Store;
+use pvc_core::ids::NodeName;
 use pvc_core::records::PrimaryRecord;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::message;
 use crate::app::App;
+use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::extract::{self, Params};
-use crate::{node, status};
+use crate::{adopt, node, status};
 
 /// The state of the cluster.
 #[utoipa::path(
@@ -76,4 +78,54 @@ pub(crate) async fn primary_node<S: Store>(app: web::Data<App<S>>) -> Result<Htt
         }),
         PrimaryRecord::None => HttpResponse::NoContent().finish(),
     })
+}
+
+/// Which nodes hold still since the coordination store may tell of the past, as after it was restored from a backup.
+#[utoipa::path(
+    get, path = "/status/adopt", operation_id = "show_adoption", tag = "status",
+    responses(
+        (status = 200, description = "All nodes", body = Adoption),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn show_adoption<S: Store>(app: web::Data<App<S>>) -> Result<impl Responder, ApiError> {
+    Ok(web::Json(app.listing(adopt::show(&app.store)).await?))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct AdoptParams {
+    /// Nodes that are off and are not waited for: separated by commas, or given several times. If one of them runs,
+    /// its guests may run twice.
+    #[serde(default)]
+    without: Vec<String>,
+}
+
+/// Orders that what really runs on the nodes is taken as the truth, which ends their hold.
+#[utoipa::path(
+    post, path = "/status/adopt", operation_id = "adopt", tag = "status", params(AdoptParams),
+    responses(
+        (status = 200, description = "Ordered, or so already", body = Message),
+        (status = 400, description = "A parameter is wrong; the message names it", body = ErrorReply),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 409, description = "No node is on hold, or one that is said to be off is not", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn adopt<S: Store>(
+    app: web::Data<App<S>>,
+    request: HttpRequest,
+    Params(params): Params<AdoptParams>,
+) -> Result<impl Responder, ApiError> {
+    let without = params
+        .without
+        .iter()
+        .flat_map(|names| names.split(','))
+        .map(str::trim)
+        .filter(|name| !name.is_empty())
+        .map(|name| NodeName::new(name).map_err(|error| ApiError::invalid("without", error)))
+        .collect::<Result<Vec<_>, _>>()?;
+    let caller = Caller::of(&request);
+    Ok(message(app.promptly(adopt::order(&app, without, &caller)).await?))
 }

@@ -1,8 +1,9 @@
 //! Guests.
 
-use actix_web::{Responder, web};
+use actix_web::http::header::LOCATION;
+use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use pvc_api::message::{ErrorReply, Message};
-use pvc_api::vm::{Vm, VmNodeReply, VmStateReply};
+use pvc_api::vm::{LockFlushStatus, Task, Vm, VmMeta, VmNodeReply, VmStateReply};
 use pvc_common::clock::Clock;
 use pvc_common::schema::NewTag;
 use pvc_common::store::Store;
@@ -13,16 +14,18 @@ use utoipa::IntoParams;
 
 use super::message;
 use crate::app::App;
+use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::extract::{self, Params};
 use crate::filter::NameFilter;
 use crate::vm::define::{Apply, Definition};
 use crate::vm::list::{Sense, VmFilter};
+use crate::vm::meta::Changes;
 use crate::vm::moves::{Action, Liveness, MoveRequest};
 use crate::vm::record::{self, Record};
 use crate::vm::state::Reply;
 use crate::vm::transition::{Force, Request};
-use crate::vm::{define, list, moves, state, undefine};
+use crate::vm::{define, list, locks, meta, moves, state, undefine};
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
@@ -112,20 +115,21 @@ pub(crate) struct DefineParams {
     /// Tags that can not be removed; may be given several times.
     #[serde(default)]
     protected_tags: Vec<String>,
+    /// In which order guests are recovered from a dead node: higher first; 0 if not given. Addition to PVC 1.0.3.
+    #[serde(default, deserialize_with = "extract::optional_word")]
+    #[param(value_type = Option<i32>)]
+    recovery_priority: Option<i32>,
+    /// Groups of guests that should not share a node: separated by commas, or given several times. Addition to PVC
+    /// 1.0.3.
+    #[serde(default)]
+    anti_affinity: Vec<String>,
     /// Its libvirt XML.
     xml: String,
 }
 
 impl DefineParams {
     fn definition(self) -> Result<Definition, ApiError> {
-        let limit = self
-            .limit
-            .iter()
-            .flat_map(|limit| limit.split(','))
-            .map(str::trim)
-            .filter(|name| !name.is_empty())
-            .map(|name| NodeName::new(name).map_err(|error| ApiError::invalid("limit", error)))
-            .collect::<Result<Vec<_>, _>>()?;
+        let limit = names("limit", &self.limit)?;
         let mut tags: Vec<NewTag> = Vec::new();
         for (parameter, names, protected) in [
             ("user_tags", &self.user_tags, false),
@@ -152,8 +156,31 @@ impl DefineParams {
             migration_method: self.migration_method.unwrap_or(MigrationMethod::None),
             migration_max_downtime_ms: self.migration_max_downtime.unwrap_or(300),
             tags,
+            recovery_priority: self.recovery_priority.unwrap_or(0),
+            anti_affinity: names("anti_affinity", &self.anti_affinity)?,
         })
     }
+}
+
+/// The names in a parameter that is given several times, or once with commas, or both.
+fn names<T>(parameter: &str, texts: &[String]) -> Result<Vec<T>, ApiError>
+where
+    T: std::str::FromStr + PartialEq,
+    T::Err: std::fmt::Display,
+{
+    let mut names = Vec::new();
+    for text in texts.iter().flat_map(|text| text.split(',')).map(str::trim) {
+        if text.is_empty() {
+            continue;
+        }
+        let name: T = text
+            .parse()
+            .map_err(|error| ApiError::invalid(parameter, error))?;
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok(names)
 }
 
 /// Defines a guest. It is in state `stop` then.
@@ -477,4 +504,167 @@ pub(crate) async fn move_to<S: Store>(
         Reply::AtOnce
     };
     Ok(message(moves::request(&app, id, &request, reply).await?))
+}
+
+/// How a guest is placed, moved and recovered.
+#[utoipa::path(
+    get, path = "/vm/{vm}/meta", operation_id = "vm_meta", tag = "vm",
+    params(("vm" = String, Path, description = "The guest's name or UUID")),
+    responses(
+        (status = 200, description = "Its settings", body = VmMeta),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 404, description = "There is no such guest", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn meta<S: Store>(
+    app: web::Data<App<S>>,
+    vm: web::Path<String>,
+) -> Result<impl Responder, ApiError> {
+    let found = app
+        .promptly(async {
+            let id = record::find(&app, &vm).await?;
+            meta::show(&app.store, id).await
+        })
+        .await?;
+    Ok(web::Json(found))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct MetaParams {
+    /// The nodes that it may run on: separated by commas, or given several times; empty for any.
+    limit: Option<Vec<String>>,
+    /// How the best node is chosen: `mem`, `memprov`, `load`, `vcpus`, `vms`, or `none` for the cluster's way.
+    #[serde(default, deserialize_with = "extract::optional_word")]
+    #[param(value_type = Option<String>)]
+    selector: Option<NodeSelector>,
+    /// Whether it is started when its node becomes ready the next time.
+    #[serde(default, deserialize_with = "extract::optional_boolean")]
+    autostart: Option<bool>,
+    /// The provisioner profile that it belongs to; empty for none.
+    profile: Option<String>,
+    /// How it may be moved: `live`, `shutdown`, or `none` for live if possible.
+    #[serde(default, deserialize_with = "extract::optional_word")]
+    #[param(value_type = Option<String>)]
+    migration_method: Option<MigrationMethod>,
+    /// How long it may pause at the end of a live migration, in milliseconds.
+    #[serde(default, deserialize_with = "extract::optional_word")]
+    #[param(value_type = Option<u32>)]
+    migration_max_downtime: Option<u32>,
+    /// In which order guests are recovered from a dead node: higher first. Addition to PVC 1.0.3.
+    #[serde(default, deserialize_with = "extract::optional_word")]
+    #[param(value_type = Option<i32>)]
+    recovery_priority: Option<i32>,
+    /// Groups of guests that should not share a node: separated by commas, or given several times; empty for none.
+    /// Addition to PVC 1.0.3.
+    anti_affinity: Option<Vec<String>>,
+}
+
+/// Changes how a guest is placed, moved and recovered. What is not given stays.
+#[utoipa::path(
+    post, path = "/vm/{vm}/meta", operation_id = "set_vm_meta", tag = "vm",
+    params(("vm" = String, Path, description = "The guest's name or UUID"), MetaParams),
+    responses(
+        (status = 200, description = "Changed", body = Message),
+        (status = 400, description = "A parameter is wrong; the message names it", body = ErrorReply),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 404, description = "There is no such guest", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn set_meta<S: Store>(
+    app: web::Data<App<S>>,
+    vm: web::Path<String>,
+    Params(params): Params<MetaParams>,
+) -> Result<impl Responder, ApiError> {
+    let changes = Changes {
+        limit: params.limit.map(|limit| names("limit", &limit)).transpose()?,
+        selector: params.selector,
+        autostart: params.autostart,
+        profile: params.profile,
+        migration_method: params.migration_method,
+        migration_max_downtime_ms: params.migration_max_downtime,
+        recovery_priority: params.recovery_priority,
+        anti_affinity: params
+            .anti_affinity
+            .map(|groups| names("anti_affinity", &groups))
+            .transpose()?,
+    };
+    let text = app
+        .promptly(async {
+            let id = record::find(&app, &vm).await?;
+            meta::change(&app.store, id, &changes).await
+        })
+        .await?;
+    Ok(message(text))
+}
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct LocksParams {
+    /// Also in states in which the guest should run, as long as nobody owns it. Addition to PVC 1.0.3.
+    #[serde(default, deserialize_with = "extract::boolean")]
+    force: bool,
+}
+
+/// Removes the locks that a dead client has left on a guest's volumes. The guest's node does it after the reply; its holder
+/// is barred from Ceph first.
+#[utoipa::path(
+    post, path = "/vm/{vm}/locks", operation_id = "flush_vm_locks", tag = "vm",
+    params(("vm" = String, Path, description = "The guest's name or UUID"), LocksParams),
+    responses(
+        (status = 202, description = "Ordered; the header Location tells where it shows", body = Task),
+        (status = 400, description = "A parameter is wrong; the message names it", body = ErrorReply),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 404, description = "There is no such guest", body = ErrorReply),
+        (status = 409, description = "The locks may be in use, or the guest's node does not run", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn flush_locks<S: Store>(
+    app: web::Data<App<S>>,
+    vm: web::Path<String>,
+    request: HttpRequest,
+    Params(params): Params<LocksParams>,
+) -> Result<HttpResponse, ApiError> {
+    let force = if params.force { Force::Yes } else { Force::No };
+    let caller = Caller::of(&request);
+    let order = app
+        .promptly(async {
+            let id = record::find(&app, &vm).await?;
+            locks::order(&app, id, force, &caller).await
+        })
+        .await?;
+    Ok(HttpResponse::Accepted()
+        .insert_header((LOCATION, request.path()))
+        .json(Task {
+            task_id: order.id.chars().take(8).collect(),
+            task_name: "vm.flush_locks".to_owned(),
+            run_on: order.node.to_string(),
+        }))
+}
+
+/// What has become of the last order to remove the locks of a guest's volumes.
+#[utoipa::path(
+    get, path = "/vm/{vm}/locks", operation_id = "vm_locks", tag = "vm",
+    params(("vm" = String, Path, description = "The guest's name or UUID")),
+    responses(
+        (status = 200, description = "How far it is and what was removed", body = LockFlushStatus),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 404, description = "There is no such guest, or nobody has ordered it", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn show_locks<S: Store>(
+    app: web::Data<App<S>>,
+    vm: web::Path<String>,
+) -> Result<impl Responder, ApiError> {
+    let found = app
+        .promptly(async {
+            let id = record::find(&app, &vm).await?;
+            locks::show(&app.store, id).await
+        })
+        .await?;
+    Ok(web::Json(found))
 }

@@ -14,7 +14,7 @@ use pvc_common::placement::{Choice, Places, Unplaced, read_candidates};
 use pvc_common::schema::{self, NewDomain, NewTag};
 use pvc_common::store::{Store, StoreError, StoreExt, Txn, Znode, ZnodeVersion};
 use pvc_core::guest_xml::{self, GuestXml, InterfaceKind};
-use pvc_core::ids::{NodeName, VmId, VolumeId};
+use pvc_core::ids::{NodeName, TagName, VmId, VolumeId};
 use pvc_core::placement::{Obstacle, Wish};
 use pvc_core::states::{MigrationMethod, NodeSelector, VmState};
 
@@ -39,6 +39,8 @@ pub(crate) struct Definition {
     pub(crate) migration_method: MigrationMethod,
     pub(crate) migration_max_downtime_ms: u32,
     pub(crate) tags: Vec<NewTag>,
+    pub(crate) recovery_priority: i32,
+    pub(crate) anti_affinity: Vec<TagName>,
 }
 
 /// The guest that `xml` describes.
@@ -226,7 +228,10 @@ fn target(
         }
     }
     let selector = places.survey.selector(definition.selector);
-    let wish = wish(guest, &definition.limit, selector);
+    let wish = Wish {
+        groups: definition.anti_affinity.iter().cloned().collect(),
+        ..wish(guest, &definition.limit, selector)
+    };
     if let Some(name) = &definition.node {
         if !known(name) {
             return Err(ApiError::invalid("node", format!("there is no node {name}")));
@@ -352,6 +357,8 @@ fn creation(definition: &Definition, guest: &GuestXml, target: &NodeName) -> Txn
     } else {
         definition.migration_method
     };
+    let keys = keys::domain(guest.uuid);
+    let groups = CommaList(definition.anti_affinity.clone());
     schema::domain_keys(&NewDomain {
         id: guest.uuid,
         name: guest.name.clone(),
@@ -367,4 +374,7 @@ fn creation(definition: &Definition, guest: &GuestXml, target: &NodeName) -> Txn
         migration_max_downtime_ms: definition.migration_max_downtime_ms,
         tags: definition.tags.clone(),
     })
+    // Created in the same transaction, so that there is no version to name.
+    .overwrite(&keys.recovery_priority(), &definition.recovery_priority)
+    .overwrite(&keys.anti_affinity(), &groups)
 }

@@ -5,11 +5,15 @@
 //! * `define`, `volumes` - defining and modifying: checks, shared volumes.
 //! * `transition` - which state may be asked for in which state: a pure table.
 //! * `state`, `undefine` - carrying that out.
+//! * `locks` - removing the locks that a dead client has left.
+//! * `meta` - how a guest is placed, moved and recovered.
 //! * `moves` - moving guests from node to node.
 //! * `wait` - waiting for an agent to have done it.
 
 pub(crate) mod define;
 pub(crate) mod list;
+pub(crate) mod locks;
+pub(crate) mod meta;
 pub(crate) mod moves;
 pub(crate) mod record;
 pub(crate) mod state;

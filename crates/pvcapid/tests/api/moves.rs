@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use pvc_common::keys;
 use pvc_common::keys::values::CommaList;
-use pvc_core::records::Incoming;
+use pvc_core::records::{Incoming, Record};
 use pvc_core::states::{DomainState, MigrationMethod, VmState};
 use serde_json::json;
 
@@ -23,6 +23,17 @@ fn running(cluster: &Cluster, index: u8) -> String {
 
 fn ask(cluster: &Cluster, vm: &str, form: &[(&str, &str)]) -> Reply {
     post(cluster, &format!("/vm/{vm}/node"), form)
+}
+
+/// What the guest's node writes when it begins to send it.
+fn incoming(target: &str) -> Incoming {
+    let stored = json!({
+        "v": 1,
+        "target": target,
+        "incarnation": incarnation(),
+        "ceph_clients": "unrecorded",
+    });
+    Incoming::decode(stored.to_string().as_bytes()).unwrap()
 }
 
 fn place(cluster: &Cluster, index: u8) -> (VmState, String, String) {
@@ -232,11 +243,7 @@ fn fifty_who_wait_for_migrations_hold_up_nobody() {
         let target = cluster.value(&keys::domain(vm_id(1)).node());
         cluster.set(
             &keys::domain(vm_id(1)).incoming(),
-            &Some(Incoming {
-                target: target.clone(),
-                incarnation: incarnation(),
-                ceph_clients: pvc_core::records::CephClients::Unrecorded,
-            }),
+            &Some(incoming(target.as_str())),
         );
         assert_eq!(
             get(&cluster, "/vm/vm1").body[0]["incoming"],

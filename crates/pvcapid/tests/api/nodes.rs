@@ -2,11 +2,11 @@
 
 use pvc_common::keys;
 use pvc_core::records::PrimaryRecord;
-use pvc_core::states::{DaemonMode, DaemonState, DomainState, VmState};
+use pvc_core::states::{DaemonMode, DaemonState};
 use serde_json::json;
 
-use crate::client::{define, get, post};
-use crate::common::{Cluster, guest_xml, node, vm_id};
+use crate::client::{get, post};
+use crate::common::{Cluster, node};
 
 #[test]
 fn nodes_are_listed_and_filtered() {
@@ -104,41 +104,4 @@ fn the_primary_role_is_handed_on_by_the_record() {
         assert_eq!(reply.status, status, "{name} {state}: {reply:?}");
     }
     assert_eq!(cluster.value(&record), PrimaryRecord::None);
-}
-
-#[test]
-fn a_node_is_made_ready_and_starts_what_waited_for_it() {
-    let cluster = Cluster::start();
-    let xml = guest_xml("auto", vm_id(1), "");
-    assert_eq!(
-        define(&cluster, &xml, &[("node", "hv2"), ("autostart", "true")]).status,
-        200
-    );
-    assert_eq!(
-        define(&cluster, &guest_xml("other", vm_id(2), ""), &[("node", "hv2")]).status,
-        200
-    );
-    let state = keys::node(&node("hv2")).domain_state();
-    cluster.set(&state, &DomainState::Flushed);
-    let ask = |name: &str, state: &str| {
-        post(
-            &cluster,
-            &format!("/node/{name}/domain-state"),
-            &[("state", state), ("wait", "False")],
-        )
-    };
-    assert_eq!(ask("hv2", "ready").status, 200);
-    assert_eq!(cluster.value(&state), DomainState::Ready);
-    assert_eq!(cluster.value(&keys::domain(vm_id(1)).state()), VmState::Start);
-    assert!(!cluster.value(&keys::domain(vm_id(1)).autostart()));
-    assert_eq!(cluster.value(&keys::domain(vm_id(2)).state()), VmState::Stop);
-    assert_eq!(ask("hv2", "ready").status, 200, "so already");
-    assert_eq!(ask("hv9", "ready").status, 404);
-    assert_eq!(ask("hv2", "flush").status, 501);
-    assert_eq!(ask("hv2", "flushed").status, 400);
-    // A guest that belongs there but runs elsewhere would be forgotten.
-    cluster.set(&state, &DomainState::Flushed);
-    cluster.set(&keys::domain(vm_id(2)).last_node(), &Some(node("hv2")));
-    assert_eq!(ask("hv2", "ready").status, 501);
-    assert_eq!(cluster.value(&state), DomainState::Flushed);
 }

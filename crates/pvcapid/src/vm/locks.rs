@@ -1,0 +1,130 @@
+//! Removing the locks that a dead client has left on a guest's volumes.
+//!
+//! The guest's node does it; this writes the order and shows what has become of it.
+
+use pvc_api::vm::{LockFlushStatus, RemovedLock};
+use pvc_common::keys;
+use pvc_common::store::{Store, StoreError, StoreExt, Txn};
+use pvc_core::ids::VmId;
+use pvc_core::lock_flush::{LockFlush, LockFlushState, may_flush_locks};
+use pvc_core::states::DaemonState;
+
+use super::RETRIES;
+use super::record::Record;
+use super::transition::Force;
+use crate::app::App;
+use crate::auth::Caller;
+use crate::error::ApiError;
+use crate::node;
+
+/// Orders the guest's node to remove the locks of its volumes.
+///
+/// # Idempotence
+/// An order that nobody has carried out yet is answered with, without a write.
+pub(crate) async fn order<S: Store>(
+    app: &App<S>,
+    id: VmId,
+    force: Force,
+    by: &Caller,
+) -> Result<LockFlush, ApiError> {
+    let store = &app.store;
+    let key = keys::lock_flush(id);
+    for _ in 0..RETRIES {
+        let record = Record::require(store, id).await?;
+        let forced = force == Force::Yes;
+        may_flush_locks(
+            record.state.value,
+            record.owner.value.as_ref(),
+            record.incoming.value.as_ref(),
+            forced,
+        )
+        .map_err(|denied| ApiError::conflict(format!("VM {}: {denied}", record.name)))?;
+        let node = &record.node.value;
+        let daemon_state = node::daemon_state(store, node).await?;
+        if daemon_state != DaemonState::Run {
+            return Err(ApiError::conflict(format!(
+                "VM {}: its node {node} would have to do it, and its agent is in state {daemon_state}, not run; move the \
+                 VM to another node first",
+                record.name
+            )));
+        }
+        let found = store.get(&key).await?;
+        if let Some(Some(order)) = found.as_ref().map(|found| &found.value)
+            && order.state.is_open()
+            && order.node == *node
+        {
+            return Ok(order.clone());
+        }
+        let order = LockFlush {
+            id: uuid::Uuid::new_v4().to_string(),
+            by: by.0.clone(),
+            at: app.clock_seconds(),
+            node: node.clone(),
+            force: forced,
+            state: LockFlushState::Ordered,
+            removed: Vec::new(),
+        };
+        let txn = match found {
+            Some(found) => Txn::new().set(&key, &Some(order.clone()), found.version),
+            None => Txn::new().create(&key, &Some(order.clone())),
+        };
+        match store.commit(txn).await {
+            Ok(_) => {
+                tracing::warn!(vm = %id, name = %record.name, %node, forced, by = %by.0, "removal of locks ordered");
+                return Ok(order);
+            }
+            // The first order of this cluster.
+            Err(StoreError::NoNode { .. }) => {
+                match store
+                    .commit(Txn::new().create_path(keys::lock_flushes().path(), ""))
+                    .await
+                {
+                    Ok(_) | Err(StoreError::NodeExists { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+            Err(StoreError::BadVersion { .. } | StoreError::NodeExists { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(ApiError::busy("The order to remove locks"))
+}
+
+/// What has become of the last order.
+pub(crate) async fn show<S: Store>(store: &S, id: VmId) -> Result<LockFlushStatus, ApiError> {
+    let record = Record::require(store, id).await?;
+    let order = store
+        .get(&keys::lock_flush(id))
+        .await?
+        .and_then(|found| found.value)
+        .ok_or_else(|| {
+            ApiError::not_found(format!(
+                "Nobody has ordered the locks of VM {} to be removed",
+                record.name
+            ))
+        })?;
+    let (state, reason) = match order.state {
+        LockFlushState::Ordered => ("ordered", String::new()),
+        LockFlushState::Removing => ("removing", String::new()),
+        LockFlushState::Done => ("done", String::new()),
+        LockFlushState::Failed { reason } => ("failed", reason),
+    };
+    Ok(LockFlushStatus {
+        id: order.id,
+        node: order.node.to_string(),
+        ordered_by: order.by,
+        ordered_at: order.at,
+        state: state.to_owned(),
+        reason,
+        removed: order
+            .removed
+            .into_iter()
+            .map(|lock| RemovedLock {
+                volume: lock.volume,
+                lock: lock.id,
+                locker: lock.locker,
+                address: lock.client,
+            })
+            .collect(),
+    })
+}
