@@ -375,10 +375,12 @@ impl Guests {
                 self.parts.clock.sleep(SETTLE * 4).await;
                 continue;
             }
-            if self.tasks.is_empty() {
+            if !self.rounds.unsettled() {
                 return;
             }
-            while let Some((task, outcome)) = self.tasks.next().await {
+            while self.rounds.unsettled()
+                && let Some((task, outcome)) = self.tasks.next().await
+            {
                 self.rounds.finished(&task, &outcome);
             }
         }

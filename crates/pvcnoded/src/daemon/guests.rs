@@ -173,10 +173,12 @@ impl Inner {
                 HostClock.sleep(SETTLE * 4).await;
                 continue;
             }
-            if self.tasks.is_empty() {
+            if !self.rounds.unsettled() {
                 return;
             }
-            while let Some(done) = self.tasks.join_next().await {
+            while self.rounds.unsettled()
+                && let Some(done) = self.tasks.join_next().await
+            {
                 self.take_in(done);
             }
         }

@@ -72,6 +72,8 @@ pub struct VmRounds<S, C, H, T> {
     parts: VmParts<S, C, H, T>,
     memory: BTreeMap<VmId, Memory>,
     busy: BTreeSet<VmId>,
+    /// Of these, the guests that are on their way from or to another node.
+    travelling: BTreeSet<VmId>,
     sending: BTreeSet<VmId>,
     libvirt_silent: bool,
 }
@@ -83,9 +85,16 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
             parts,
             memory: BTreeMap::new(),
             busy: BTreeSet::new(),
+            travelling: BTreeSet::new(),
             sending: BTreeSet::new(),
             libvirt_silent: false,
         }
+    }
+
+    /// Whether something is under way that the start of an agent waits for. A guest that travels may do so for long, and
+    /// goes on only once the agent takes part: nobody waits for it.
+    pub fn unsettled(&self) -> bool {
+        self.busy.len() > self.travelling.len()
     }
 
     /// Reads everything and decides. Each task answered must be carried out and reported to [`VmRounds::finished`];
@@ -191,6 +200,9 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
             }
             memory.last_calm = None;
             self.busy.insert(*vm);
+            if matches!(step, VmStep::Send | VmStep::Receive) {
+                self.travelling.insert(*vm);
+            }
             tasks.push(VmTask {
                 vm: *vm,
                 step,
@@ -227,6 +239,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
     /// Takes in what came of a task.
     pub fn finished(&mut self, task: &VmTask, outcome: &TaskOutcome) {
         self.busy.remove(&task.vm);
+        self.travelling.remove(&task.vm);
         self.sending.remove(&task.vm);
         let now = self.parts.clock.now();
         let memory = self.memory.entry(task.vm).or_default();
