@@ -12,7 +12,7 @@ use pvc_common::command::{Invocation, Program};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::CephAccess;
+use super::{CephAccess, OsdDown};
 
 /// What is run: needs `python3-rados`, on which the program `ceph` depends too.
 const PROGRAM: &str = include_str!("batch.py");
@@ -62,6 +62,16 @@ pub(super) fn dump() -> Command {
         osd: None,
         command: json!({"prefix": "osd dump", "format": "json"}),
     }
+}
+
+/// `osd down`, for all of them at once.
+pub(super) fn mark_down(osds: &[u32], how: OsdDown) -> Command {
+    let ids: Vec<String> = osds.iter().map(u32::to_string).collect();
+    let command = match how {
+        OsdDown::Plain => json!({"prefix": "osd down", "ids": ids}),
+        OsdDown::DefinitelyDead => json!({"prefix": "osd down", "ids": ids, "definitely_dead": true}),
+    };
+    Command { osd: None, command }
 }
 
 /// `tell osd.N status`.

@@ -308,16 +308,15 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
     }
 
     async fn mark_down(&self, osds: &[u32], how: OsdDown) -> Result<(), StorageError> {
-        let mut call = self.invocation(Program::Ceph).args(["osd", "down"]);
-        call = call.args(osds.iter().map(u32::to_string));
-        match how {
-            OsdDown::DefinitelyDead => call = call.arg("--definitely-dead"),
-            OsdDown::Plain => {}
+        let action = "mark OSDs down";
+        let limits = (self.access.command_limit, self.access.command_limit);
+        let answers = self
+            .batch(action, &[batch::mark_down(osds, how)], &[], limits)
+            .await?;
+        for answer in &answers {
+            answer.output().map_err(|reason| failed(action, reason))?;
         }
-        self.ask(call)
-            .await
-            .map(|_| ())
-            .map_err(|error| failed("mark OSDs down", said(&error)))
+        Ok(())
     }
 
     async fn unlock(&self, volume: &VolumeId, lock: &RbdLock) -> Result<Changed, StorageError> {

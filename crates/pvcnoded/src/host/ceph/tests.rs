@@ -91,6 +91,20 @@ fn words_of(each: &serde_json::Value) -> String {
             command["addr"].as_str().unwrap(),
             command["expire"].as_f64().unwrap()
         ),
+        ("osd down", None) => {
+            let ids: Vec<&str> = command["ids"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|id| id.as_str().unwrap())
+                .collect();
+            let sure = if command["definitely_dead"] == true {
+                " --definitely-dead"
+            } else {
+                ""
+            };
+            format!("osd down {}{sure}", ids.join(" "))
+        }
         ("status", Some(osd)) => format!("tell osd.{osd} status"),
         (prefix, None) => prefix.to_owned(),
         (prefix, Some(osd)) => panic!("{prefix} to osd.{osd}"),
