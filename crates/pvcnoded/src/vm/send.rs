@@ -30,6 +30,9 @@ use crate::host::{Hypervisor, HypervisorError, MigrationOrder, Storage};
 
 /// Between two looks when nothing is heard.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Between two looks in `/proc` while the guest is being sent: libvirt takes some 200 ms to notice that the source's
+/// process has ended, and the guest stands still for as long as nobody does.
+const PROCESS_EVERY: Duration = Duration::from_millis(40);
 /// A guest that stands still after a migration that has ended must do so for this long before it is ended: libvirt may
 /// be about to let it run again, or be picking its job up after a restart of its own.
 const SWITCHED_OVER_FOR: Duration = Duration::from_secs(2);
@@ -270,7 +273,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Sending<'_, S, C, H, T> {
     /// Until the call ends, something changes, or it is time for another look.
     async fn wait(&mut self, changes: &mut S::Watch) {
         let hint = pin!(changes.changed());
-        let tick = pin!(self.parts.clock.sleep(LOOK_EVERY));
+        let tick = pin!(until_next_look(self.parts, self.vm, self.call.is_some()));
         let either = select(hint, tick);
         let Some(call) = &mut self.call else {
             either.await;
@@ -371,6 +374,22 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Sending<'_, S, C, H, T> {
         } else {
             SourceSide::Unknown
         }
+    }
+}
+
+/// For a while; of a guest that is being sent, until its process has ended if that is sooner.
+async fn until_next_look<S: Store, C: Clock, H: Hypervisor, T: Storage>(
+    parts: &VmParts<S, C, H, T>,
+    vm: VmId,
+    is_sent: bool,
+) {
+    let deadline = parts.clock.now() + LOOK_EVERY;
+    if !is_sent || !matches!(has_process(parts, vm), Ok(true)) {
+        parts.clock.sleep_until(deadline).await;
+        return;
+    }
+    while parts.clock.now() < deadline && matches!(has_process(parts, vm), Ok(true)) {
+        parts.clock.sleep(PROCESS_EVERY).await;
     }
 }
 
