@@ -208,14 +208,8 @@ impl<S: Store, C: Clock> DrainRounds<S, C> {
         let fences: Vec<_> = nodes.iter().map(keys::fence).collect();
         let mut parked = Vec::new();
         for fence in store.get_many(&fences).await?.into_iter().flatten() {
-            // While a fence is open its fencer alone gives its guests away.
-            parked.extend(
-                fence
-                    .value
-                    .filter(|record| !record.is_open())
-                    .map(|record| record.parked)
-                    .unwrap_or_default(),
-            );
+            // Whoever is on the list was parked with a proof, whatever else its fence is still about.
+            parked.extend(fence.value.map(|record| record.parked).unwrap_or_default());
         }
         crate::placement::try_unpark(store, &BTreeSet::new(), &parked).await?;
         Ok(())
