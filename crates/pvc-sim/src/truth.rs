@@ -477,7 +477,7 @@ impl Truth {
             .first()
             .and_then(|first| self.inner.server.peek(&format!("{}/{first}", path.path())));
         let own = node_name(fencer);
-        if !holder.is_some_and(|holder| holder.data == own.as_str().as_bytes()) {
+        if holder.is_none_or(|holder| holder.data != own.as_str().as_bytes()) {
             self.inner.hooks.breach(format!(
                 "hv{} writes a fence without holding the lock",
                 fencer + 1
