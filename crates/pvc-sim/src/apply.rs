@@ -79,6 +79,7 @@ impl World {
             Action::Forget(host, guest)
             | Action::KillGuest(host, guest)
             | Action::Place(guest, host)
+            | Action::Misplace(guest, host)
             | Action::Migrate(guest, host) => (Some(*host), Some(*guest)),
             Action::Opener(guest) | Action::Ask(guest, _) => (None, Some(*guest)),
             Action::Nothing
@@ -165,6 +166,9 @@ impl World {
                 what: *what,
             }),
             Action::Ask(guest, state) => self.ask(*guest, *state),
+            Action::Misplace(guest, host) => {
+                self.admin_set(&keys::domain(vm_id(*guest)).node(), &node_name(*host));
+            }
             Action::Migrate(guest, host) => self.migrate(*guest, *host),
             Action::Place(guest, host) => self.place(*guest, *host),
             Action::Primary(host) => {

@@ -139,6 +139,8 @@ pub enum Action {
     Ask(usize, VmState),
     /// An administrator says where a stopped guest belongs.
     Place(usize, usize),
+    /// A client of PVC 1.0.3 writes another node into a guest's record, whatever the guest does.
+    Misplace(usize, usize),
     /// An administrator moves a running guest.
     Migrate(usize, usize),
     /// An administrator names the primary; nobody without a node.
@@ -237,6 +239,7 @@ impl Action {
             | Action::KillGuest(..)
             | Action::Stall(..)
             | Action::RemoveAddress(_)
+            | Action::Misplace(..)
             | Action::SayDead(_)
             | Action::Opener(_)
             | Action::Bmc(..)
@@ -384,6 +387,7 @@ impl fmt::Display for Action {
             }
             Action::Ask(guest, state) => write!(f, "ask g{} {state}", guest + 1),
             Action::Place(guest, host) => write!(f, "place g{} {}", guest + 1, hv(*host)),
+            Action::Misplace(guest, host) => write!(f, "misplace g{} {}", guest + 1, hv(*host)),
             Action::Migrate(guest, host) => write!(f, "migrate g{} {}", guest + 1, hv(*host)),
             Action::Primary(Some(host)) => write!(f, "primary {}", hv(*host)),
             Action::Primary(None) => f.write_str("primary none"),
@@ -614,6 +618,7 @@ fn parse_action(words: &mut Words<'_>) -> Result<Action, BadLine> {
         }
         "ask" => Action::Ask(words.guest()?, words.parsed("state")?),
         "place" => Action::Place(words.guest()?, words.host()?),
+        "misplace" => Action::Misplace(words.guest()?, words.host()?),
         "migrate" => Action::Migrate(words.guest()?, words.host()?),
         "primary" => Action::Primary(words.any_host()?),
         "flush" => Action::Flush(words.host()?),
