@@ -75,6 +75,7 @@ impl World {
             | Action::Ready(host)
             | Action::Flush(host)
             | Action::Confirm(host, _)
+            | Action::Name(host, _)
             | Action::At { host, .. } => (Some(*host), None),
             Action::Forget(host, guest)
             | Action::KillGuest(host, guest)
@@ -89,6 +90,7 @@ impl World {
             | Action::RollBack
             | Action::Primary(None)
             | Action::Maintenance(_)
+            | Action::Adopt
             | Action::HealAll
             | Action::Expect(..) => (None, None),
         };
@@ -178,6 +180,8 @@ impl World {
             Action::Flush(host) => self.flush(*host),
             Action::Ready(host) => self.make_ready(*host),
             Action::Confirm(host, kind) => self.confirm(*host, *kind),
+            Action::Adopt => self.adopt(),
+            Action::Name(host, other) => self.name(*host, *other),
             Action::Maintenance(switch) => {
                 self.admin_set(&keys::config().maintenance(), switch);
             }

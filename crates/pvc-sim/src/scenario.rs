@@ -183,6 +183,7 @@ fn difference(wanted: &[&str], got: &[&str]) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::schedule::Action;
 
     #[test]
     fn a_difference_shows_what_is_missing_and_what_is_new() {
@@ -192,5 +193,41 @@ mod tests {
             difference(&wanted, &got),
             ["  ...", "  c", "  d", "- e", "+ x", "  f", "  g", "+ h"]
         );
+    }
+
+    #[test]
+    fn every_scenario_is_complete_and_listed() {
+        let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+        let list = std::fs::read_to_string(root.join("docs/development/scenarios.md")).unwrap();
+        let folder = root.join("tests/scenarios");
+        let scenarios = all(&folder, None).unwrap();
+        assert!(!scenarios.is_empty());
+        for scenario in &scenarios {
+            let name = &scenario.name;
+            assert!(list.contains(&format!("`{name}`")), "{name} is not listed");
+            for file in ["README.md", "cluster", "commands", "log.expect"] {
+                let text = std::fs::read_to_string(folder.join(name).join(file)).unwrap_or_default();
+                assert!(!text.trim().is_empty(), "{name} has no {file}");
+            }
+            let steps = &scenario.schedule.steps;
+            assert!(
+                steps.iter().any(|step| matches!(step.action, Action::Expect(..))),
+                "{name} expects nothing"
+            );
+        }
+        // What the list names as a scenario exists: names in its second column that are no test's.
+        for line in list.lines().filter(|line| line.starts_with("| ")) {
+            for name in line
+                .split('`')
+                .skip(1)
+                .step_by(2)
+                .filter(|name| name.contains('-'))
+            {
+                assert!(
+                    scenarios.iter().any(|scenario| scenario.name == name),
+                    "{name} is listed and does not exist"
+                );
+            }
+        }
     }
 }

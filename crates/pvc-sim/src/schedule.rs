@@ -151,6 +151,10 @@ pub enum Action {
     Ready(usize),
     /// An administrator confirms something about a node's fence.
     Confirm(usize, ConfirmationKind),
+    /// An administrator orders that what really runs is the truth.
+    Adopt,
+    /// A host is given the name of another; its agent starts anew.
+    Name(usize, usize),
     /// Maintenance is switched on or off.
     Maintenance(Maintenance),
     /// Everything that was done is undone; the cluster must come right by itself.
@@ -217,6 +221,8 @@ impl Action {
             | Action::Ready(_)
             | Action::Flush(_)
             | Action::Confirm(..)
+            | Action::Adopt
+            | Action::Name(..)
             | Action::Maintenance(_)
             | Action::HealAll
             | Action::Expect(..) => false,
@@ -395,6 +401,8 @@ impl fmt::Display for Action {
             Action::Ready(host) => write!(f, "ready {}", hv(*host)),
             Action::Confirm(host, ConfirmationKind::MachineIsOff) => write!(f, "confirm {} off", hv(*host)),
             Action::Confirm(host, ConfirmationKind::Proceed) => write!(f, "confirm {} proceed", hv(*host)),
+            Action::Adopt => f.write_str("adopt"),
+            Action::Name(host, other) => write!(f, "name {} {}", hv(*host), hv(*other)),
             Action::Maintenance(Maintenance::On) => f.write_str("maintenance on"),
             Action::Maintenance(Maintenance::Off) => f.write_str("maintenance off"),
             Action::HealAll => f.write_str("heal-all"),
@@ -631,6 +639,8 @@ fn parse_action(words: &mut Words<'_>) -> Result<Action, BadLine> {
                 other => return Err(words.bad(format!("{other:?} is neither off nor proceed"))),
             }
         }
+        "adopt" => Action::Adopt,
+        "name" => Action::Name(words.host()?, words.host()?),
         "maintenance" => match words.word("on or off")? {
             "on" => Action::Maintenance(Maintenance::On),
             "off" => Action::Maintenance(Maintenance::Off),
@@ -714,11 +724,12 @@ mod tests {
     fn a_schedule_reads_as_it_was_printed() {
         let lines = "nodes 4\nguests 2\nseed 9\n350ms freeze hv1 #12\n0s pause-at hv2 write:/fences 2 8s\n\
                      1s hide hv3 late #a\n2s cut hv1 storage\n5m expect runs g1 any within 15s\n0s primary none\n\
-                     0s ask g2 stop\n10s wake hv1 30s\n1s expect converged within 1m\n";
+                     0s ask g2 stop\n10s wake hv1 30s\n1s expect converged within 1m\n\
+                     0s adopt\n0s name hv3 hv2\n";
         let mut schedule = Schedule::default();
         schedule.read(lines).unwrap();
         assert_eq!(schedule.to_string(), lines);
-        assert_eq!(schedule.steps.len(), 9);
+        assert_eq!(schedule.steps.len(), 11);
     }
 
     #[test]

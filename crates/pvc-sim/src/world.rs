@@ -14,6 +14,7 @@ use pvc_common::schema::{self, NewDomain};
 use pvc_common::store::memory::{MemoryServer, MemoryStore, Snapshot};
 use pvc_common::store::{SessionState, Store as _, StoreError, Txn};
 use pvc_core::fence::{Confirmation, ConfirmationKind, FencePhase, FenceRecord};
+use pvc_core::hold::AdoptOrder;
 use pvc_core::ids::{CephClient, NodeName};
 use pvc_core::records::{PrimaryRecord, RoleLease};
 use pvc_core::states::{CoordinatorState, DaemonMode, DomainState, MigrationMethod, NodeSelector, VmState};
@@ -79,6 +80,8 @@ pub(crate) struct Host {
     /// Grows with each change that matters to the sessions of the agent.
     connection: u64,
     runtime_directory: PathBuf,
+    /// What its agent calls itself.
+    name: NodeName,
 }
 
 impl Host {
@@ -289,6 +292,7 @@ impl World {
             cut: BTreeSet::new(),
             connection: 0,
             runtime_directory,
+            name: node_name(host),
         });
     }
 
@@ -314,7 +318,7 @@ impl World {
         let gate = host.gate.clone();
         let agent = AgentState::new();
         let parts = AgentParts {
-            me: node_name(number),
+            me: host.name.clone(),
             incarnation: incarnation(number, boot, host.lives),
             mode: match number < coordinators.len() {
                 true => DaemonMode::Coordinator,
@@ -642,6 +646,8 @@ impl World {
     pub(crate) fn roll_back(&mut self) {
         if let Some(snapshot) = &self.snapshot {
             self.server.restore(snapshot);
+            // Every session has ended, those of administrators too.
+            self.admin = self.server.client();
             for host in 0..self.hosts.len() {
                 self.at(NEW_SESSION, Event::Reconnect { host });
             }
@@ -886,7 +892,7 @@ impl World {
 
     pub(crate) fn make_ready(&mut self, host: usize) {
         let key = keys::node(&node_name(host)).domain_state();
-        if self.read(&key) == Some(DomainState::Flushed) {
+        if matches!(self.read(&key), Some(DomainState::Flush | DomainState::Flushed)) {
             self.admin_set(&key, &DomainState::Unflush);
         }
     }
@@ -908,6 +914,23 @@ impl World {
             });
             self.admin_set(&key, &Some(fence));
         }
+    }
+
+    /// An administrator orders that what really runs is the truth.
+    pub(crate) fn adopt(&mut self) {
+        let order = AdoptOrder {
+            id: format!("order {}", self.clock.world_now().since(START).as_millis()),
+            by: "admin".to_owned(),
+            at: 0,
+            without: Vec::new(),
+        };
+        self.admin_set(&keys::config().adopt(), &Some(order));
+    }
+
+    /// From its next start on the agent of a host bears the name of another.
+    pub(crate) fn name(&mut self, host: usize, other: usize) {
+        self.hosts[host].name = node_name(other);
+        self.kill_agent(host);
     }
 
     /// Ends everything that was done; hosts that are off are switched on.
