@@ -106,7 +106,7 @@ pub enum StorageProof {
 }
 
 /// How many guests are recovered at one time.
-const PARALLEL_RECOVERIES: usize = 8;
+const PARALLEL_RECOVERIES: usize = 16;
 /// How long a fencer that has failed stays out, so that a coordinator which can do more gets its turn.
 const BACK_OFF: Duration = Duration::from_secs(15);
 /// What an outside command may take at most: shorter than the lease, which is looked at right before.
