@@ -967,10 +967,17 @@ impl World {
         for guest in 0..self.plan.guests {
             match self.asked[guest] {
                 VmState::Stop | VmState::Shutdown | VmState::Disable => self.is_stopped(guest)?,
+                // A dead process's lock that another node meets is shown and left to an administrator.
+                _ if self.has_foreign_lock(guest) => {}
                 _ => self.runs(guest, None)?,
             }
         }
         Ok(())
+    }
+
+    fn has_foreign_lock(&self, guest: usize) -> bool {
+        self.read(&keys::domain(vm_id(guest)).failed_reason())
+            .is_some_and(|reason| reason.contains("which is not of this node's making"))
     }
 
     fn primary_is_well(&self, wanted: Option<usize>) -> Result<(), String> {
