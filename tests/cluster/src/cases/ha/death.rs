@@ -12,7 +12,7 @@ use super::{
     wait_written,
 };
 use crate::clock::Moment;
-use crate::cluster::{Cluster, within};
+use crate::cluster::{Cluster, near_target};
 use crate::guests;
 use crate::observer::event::What;
 use crate::observer::timeline;
@@ -56,7 +56,7 @@ pub(in crate::cases) fn survivor_stall(cluster: &mut Cluster) -> Result<()> {
         Ok(written.filter(|event| event.at > down.at + SEEN.as_secs_f64()))
     })?;
     let stall = timeline::longest_silence(&cluster.observer, &guest.image, fault, Moment::now());
-    within(
+    near_target(
         "standstill of a volume at the death of another node",
         stall,
         STALL,
@@ -113,12 +113,12 @@ pub(in crate::cases) fn power_loss_dead_bmc(cluster: &mut Cluster) -> Result<()>
 fn check(failover: &timeline::Failover, runs: Duration, writes: Duration) -> Result<()> {
     let (_, running) = failover.running().context("not every guest runs")?;
     let (_, written) = failover.written().context("not every guest has written")?;
-    within(
+    near_target(
         "last guest running elsewhere",
         Duration::from_secs_f64(running),
         runs,
     )?;
-    within(
+    near_target(
         "last guest's first write",
         Duration::from_secs_f64(written),
         writes,

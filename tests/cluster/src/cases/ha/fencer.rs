@@ -9,7 +9,7 @@ use pvc_lab::Node;
 use super::{audit, fence, must_run_elsewhere, start_guests, wait_recovered, wait_returned};
 use crate::agent::{self, Signal, Watchdog};
 use crate::clock::Moment;
-use crate::cluster::{Cluster, within};
+use crate::cluster::{Cluster, near_target};
 
 /// A fence with one change of the fencer: the other's back-off and the end of the lock's session come on top.
 const RUNS: Duration = Duration::from_secs(45);
@@ -60,7 +60,7 @@ fn interrupt(cluster: &mut Cluster, name: &str, fault_of: impl Fn(&Node) -> Resu
     let failover = wait_recovered(cluster, &victim, &guests, fault)?;
     agent::signal(&fencer, Signal::Continue)?;
     let (_, running) = failover.running().context("not every guest runs")?;
-    within(
+    near_target(
         "last guest running, with an interrupted fencer",
         Duration::from_secs_f64(running),
         RUNS,

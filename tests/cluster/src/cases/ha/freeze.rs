@@ -11,7 +11,7 @@ use super::{
     wait_returned, wait_written,
 };
 use crate::clock::Moment;
-use crate::cluster::{Cluster, within};
+use crate::cluster::{Cluster, near_target};
 use crate::guests;
 use crate::observer::event::What;
 
@@ -69,7 +69,7 @@ fn freeze(cluster: &mut Cluster) -> Result<()> {
     victim.freeze()?;
     let failover = wait_recovered(cluster, &victim, &guests, fault)?;
     let (_, running) = failover.running().context("not every guest runs")?;
-    within(
+    near_target(
         "last guest of a frozen node running elsewhere",
         Duration::from_secs_f64(running),
         RUNS,

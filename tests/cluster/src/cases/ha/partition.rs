@@ -12,7 +12,7 @@ use super::{
     start_guests, wait_recovered, wait_returned, wait_written,
 };
 use crate::clock::Moment;
-use crate::cluster::{Cluster, within};
+use crate::cluster::{Cluster, near_target};
 
 /// Without a BMC: see the targets.
 const RUNS: Duration = Duration::from_secs(25);
@@ -43,7 +43,7 @@ fn cut(cluster: &mut Cluster, name: &str, networks: &[Network]) -> Result<()> {
     }
     let failover = wait_recovered(cluster, &victim, &guests, fault)?;
     let (_, running) = failover.running().context("not every guest runs")?;
-    within(
+    near_target(
         "last guest of a cut-off node running elsewhere",
         Duration::from_secs_f64(running),
         RUNS,
