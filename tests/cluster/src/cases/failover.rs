@@ -87,6 +87,10 @@ pub(super) fn kill_agent(cluster: &mut Cluster) -> Result<()> {
 
 /// The agent stands still and systemd does not help: the kernel alone has to take the addresses off.
 pub(super) fn freeze_agent(cluster: &mut Cluster) -> Result<()> {
+    cluster.in_maintenance(freeze_the_primary)
+}
+
+fn freeze_the_primary(cluster: &mut Cluster) -> Result<()> {
     let node = cluster.secondary_node()?;
     agent::set_watchdog(&node, Watchdog::Off)?;
     cluster.wait_healthy()?;

@@ -25,12 +25,12 @@ const RENEWALS: u64 = 4;
 
 /// Frozen with the lease checked and the process not yet made.
 pub(super) fn frozen_before_create(cluster: &mut Cluster) -> Result<()> {
-    frozen(cluster, "vm-create")
+    cluster.in_maintenance(|cluster| frozen(cluster, "vm-create"))
 }
 
 /// Frozen with the paused process made and on record, before it runs.
 pub(super) fn frozen_before_resume(cluster: &mut Cluster) -> Result<()> {
-    frozen(cluster, "vm-recorded")
+    cluster.in_maintenance(|cluster| frozen(cluster, "vm-recorded"))
 }
 
 /// The guest is started elsewhere while its first node stands still at `point`. If the first one went on where it
@@ -144,12 +144,12 @@ fn wait_renewals(cluster: &Cluster, node: &Node) -> Result<()> {
 
 /// Held between the decision to refresh an address and the first look at it.
 pub(super) fn held_before_refresh(cluster: &mut Cluster) -> Result<()> {
-    held(cluster, "role-refresh")
+    cluster.in_maintenance(|cluster| held(cluster, "role-refresh"))
 }
 
 /// Held after the look, right before the address is set.
 pub(super) fn held_within_refresh(cluster: &mut Cluster) -> Result<()> {
-    held(cluster, "role-refresh-set")
+    cluster.in_maintenance(|cluster| held(cluster, "role-refresh-set"))
 }
 
 /// The kernel takes the addresses off while the agent's thread is held, and another node takes over. If the thread

@@ -102,6 +102,11 @@ pub(crate) enum What {
         /// The node.
         node: String,
     },
+    /// The vCPUs of a QEMU process have run: before that it is paused, and writes nothing.
+    Ran {
+        /// The process.
+        process: Qemu,
+    },
     /// A QEMU process of a guest is there.
     Began {
         /// The process.

@@ -19,6 +19,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// A process that is that old does not turn into QEMU any more; libvirtd's children do within milliseconds.
 const SETTLED: Duration = Duration::from_secs(2);
 
+/// A vCPU thread that has had this much time has run its guest; setting the thread up takes less.
+const RUNNING_TICKS: u64 = 3;
+
 /// Who has which address.
 type Holders = BTreeMap<IpAddr, BTreeSet<String>>;
 
@@ -28,7 +31,12 @@ enum Known {
     /// Not QEMU so far; first seen then.
     Other(Instant),
     /// It is.
-    Qemu(Qemu),
+    Qemu {
+        /// Whose.
+        process: Qemu,
+        /// Whether its vCPUs were seen to have run.
+        ran: bool,
+    },
 }
 
 /// Looks at all nodes until nobody listens any more.
@@ -108,11 +116,12 @@ impl Hosts {
             .filter(|pid| !alive.contains(pid) || self.has_ended(*pid))
             .collect();
         for pid in gone {
-            if let Some(Known::Qemu(process)) = self.processes.remove(&pid) {
+            if let Some(Known::Qemu { process, .. }) = self.processes.remove(&pid) {
                 seen.push(Event::now(What::Ended { process }));
             }
         }
         seen.extend(began);
+        seen.extend(self.ran());
         seen.extend(changes(&self.holders, &holders));
         self.holders = holders;
         Ok(seen)
@@ -135,7 +144,7 @@ impl Hosts {
     /// A QEMU process that was not known as one.
     fn process(&mut self, node: &str, pid: u32) -> Option<Event> {
         match self.processes.get(&pid) {
-            Some(Known::Qemu(_)) => return None,
+            Some(Known::Qemu { .. }) => return None,
             Some(Known::Other(since)) if since.elapsed() > SETTLED => return None,
             Some(Known::Other(_)) | None => {}
         }
@@ -156,7 +165,13 @@ impl Hosts {
             node: node.to_owned(),
             pid,
         };
-        self.processes.insert(pid, Known::Qemu(process.clone()));
+        self.processes.insert(
+            pid,
+            Known::Qemu {
+                process: process.clone(),
+                ran: false,
+            },
+        );
         Some(Event::now(What::Began {
             process,
             purpose,
@@ -164,11 +179,47 @@ impl Hosts {
         }))
     }
 
+    /// Those whose vCPUs have run since the last look.
+    fn ran(&mut self) -> Vec<Event> {
+        self.processes
+            .iter_mut()
+            .filter_map(|(pid, known)| match known {
+                Known::Qemu { process, ran } if !*ran && vcpu_ticks(*pid) >= RUNNING_TICKS => {
+                    *ran = true;
+                    Some(Event::now(What::Ran {
+                        process: process.clone(),
+                    }))
+                }
+                Known::Qemu { .. } | Known::Other(_) => None,
+            })
+            .collect()
+    }
+
     /// A process that is ending has no memory any more, so it writes nothing.
     fn has_ended(&self, pid: u32) -> bool {
-        matches!(self.processes.get(&pid), Some(Known::Qemu(_)))
+        matches!(self.processes.get(&pid), Some(Known::Qemu { .. }))
             && fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.is_empty())
     }
+}
+
+/// Processor time of a QEMU's vCPU threads, in ticks of 10 ms. libvirt has QEMU name them: `CPU 0/TCG`, `CPU 0/KVM`.
+fn vcpu_ticks(pid: u32) -> u64 {
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return 0;
+    };
+    threads
+        .flatten()
+        .filter(|thread| {
+            fs::read_to_string(thread.path().join("comm")).is_ok_and(|name| name.contains("CPU"))
+        })
+        .filter_map(|thread| {
+            let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
+            // The name may have spaces and brackets; utime and stime are the 12th and 13th field after it.
+            let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+            let ticks = |index: usize| fields.get(index)?.parse::<u64>().ok();
+            Some(ticks(11)? + ticks(12)?)
+        })
+        .sum()
 }
 
 fn life(node: &Node) -> Life {

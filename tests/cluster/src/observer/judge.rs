@@ -26,7 +26,8 @@ struct Process {
 struct Pair {
     old: Qemu,
     new: Qemu,
-    at: f64,
+    /// When the second one's vCPUs were first seen to have run.
+    ran_at: Option<f64>,
 }
 
 /// A volume, as its records tell its story.
@@ -71,12 +72,21 @@ impl Judge {
                 purpose,
                 volumes,
             } => {
-                self.began(process, *purpose, volumes, event.at);
+                self.began(process, *purpose, volumes);
                 Vec::new()
             }
             What::Ended { process } => {
                 for known in self.processes.iter_mut().filter(|known| known.id == *process) {
                     known.is_alive = false;
+                }
+                // What has ended before the other one ran was never beside it.
+                self.pairs
+                    .retain(|pair| pair.ran_at.is_some() || (pair.old != *process && pair.new != *process));
+                Vec::new()
+            }
+            What::Ran { process } => {
+                for pair in self.pairs.iter_mut().filter(|pair| pair.new == *process) {
+                    pair.ran_at.get_or_insert(event.at);
                 }
                 Vec::new()
             }
@@ -118,14 +128,14 @@ impl Judge {
         }
     }
 
-    fn began(&mut self, process: &Qemu, purpose: Purpose, volumes: &[String], at: f64) {
+    fn began(&mut self, process: &Qemu, purpose: Purpose, volumes: &[String]) {
         match purpose {
             Purpose::Start => {
                 for old in self.alive(process.guest) {
                     self.pairs.push(Pair {
                         old,
                         new: process.clone(),
-                        at,
+                        ran_at: None,
                     });
                 }
             }
@@ -168,12 +178,12 @@ impl Judge {
         }
     }
 
-    /// Judges the pairs of which the second process began before the map was asked for: whoever creates a process has
-    /// barred the other one before.
+    /// Judges the pairs of which the second process ran before the map was asked for: whoever lets one run has barred the
+    /// other before. One that is only there, paused, writes nothing.
     fn judge_pairs(&mut self, asked: f64) -> Vec<What> {
         let (due, later) = std::mem::take(&mut self.pairs)
             .into_iter()
-            .partition::<Vec<Pair>, _>(|pair| pair.at <= asked);
+            .partition::<Vec<Pair>, _>(|pair| pair.ran_at.is_some_and(|at| at <= asked));
         self.pairs = later;
         due.iter()
             .filter_map(|Pair { old, new, .. }| {
@@ -299,6 +309,15 @@ mod tests {
         }
     }
 
+    fn ran(at: f64, node: &str, pid: u32) -> Event {
+        Event {
+            at,
+            what: What::Ran {
+                process: process(node, pid),
+            },
+        }
+    }
+
     fn users(clients: &[&str]) -> Event {
         Event {
             at: 0.0,
@@ -338,25 +357,30 @@ mod tests {
         let second = began(9.0, "hv2", 20, Purpose::Start);
         let free = map(9.1, &[]);
         let barred = map(9.1, &["10.102.0.1:0/77"]);
+        let ran = ran(9.05, "hv2", 20);
         let all =
             |events: &[&Event]| breaches(&events.iter().map(|event| (*event).clone()).collect::<Vec<_>>());
-        assert_eq!(all(&[&first, &seen, &second, &free]), 1);
-        assert_eq!(all(&[&first, &seen, &second, &barred]), 0);
+        assert_eq!(all(&[&first, &seen, &second, &ran, &free]), 1);
+        assert_eq!(all(&[&first, &seen, &second, &ran, &barred]), 0);
+        // Paused it writes nothing: an agent that stood still makes one, and ends it again.
+        assert_eq!(all(&[&first, &seen, &second, &free]), 0);
         // What is barred after the question was sent says nothing about before: it is asked once more.
-        assert_eq!(all(&[&first, &seen, &second, &map(8.9, &[]), &barred]), 0);
+        assert_eq!(all(&[&first, &seen, &second, &ran, &map(8.9, &[]), &barred]), 0);
         let gone = Event {
             at: 8.0,
             what: What::Ended {
                 process: process("hv1", 10),
             },
         };
-        assert_eq!(all(&[&first, &seen, &gone, &second, &free]), 0);
+        assert_eq!(all(&[&first, &seen, &gone, &second, &ran, &free]), 0);
+        let gone_later = Event { at: 9.02, ..gone };
+        assert_eq!(all(&[&first, &seen, &second, &gone_later, &ran, &free]), 0);
         // The target of a migration.
         let target = began(9.0, "hv2", 20, Purpose::Incoming);
-        assert_eq!(all(&[&first, &seen, &target, &free]), 0);
+        assert_eq!(all(&[&first, &seen, &target, &ran, &free]), 0);
         // One client of two is barred.
         let two = users(&["10.102.0.1:0/77", "10.102.0.1:0/78"]);
-        assert_eq!(all(&[&first, &two, &second, &barred]), 1);
+        assert_eq!(all(&[&first, &two, &second, &ran, &barred]), 1);
     }
 
     fn wrote(n: u32, tag: u32, base: u32, alien: u32) -> Event {

@@ -178,6 +178,9 @@ pub(crate) fn tell(observer: &Observer, fault: Moment) -> String {
             What::Node { node, life } => format!("{node} is {life:?}"),
             What::AddressUp { address, node } if address == api => format!("{address} is on {node}"),
             What::AddressDown { address, node } if address == api => format!("{address} is off {node}"),
+            What::Ran { process } => {
+                format!("{} runs on {} (pid {})", process.name, process.node, process.pid)
+            }
             What::Began { process, purpose, .. } => {
                 format!("{} has a process on {} ({purpose:?})", process.name, process.node)
             }
