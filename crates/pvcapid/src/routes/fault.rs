@@ -5,13 +5,38 @@ use pvc_api::fault::Fault;
 use pvc_api::message::{ErrorReply, Message};
 use pvc_common::store::Store;
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, OpenApi};
 
-use super::message;
+use super::{message, resource};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::extract::{self, Params};
 use crate::fault::{self, SortKey};
+
+/// Adds these routes.
+pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
+    services
+        .service(
+            resource("/faults")
+                .route(web::get().to(list::<S>))
+                .route(web::put().to(acknowledge_all::<S>))
+                .route(web::delete().to(delete_all::<S>)),
+        )
+        .service(
+            resource("/faults/{fault_id}")
+                .route(web::get().to(show::<S>))
+                .route(web::put().to(acknowledge::<S>))
+                .route(web::delete().to(delete::<S>)),
+        );
+}
+
+/// Their description.
+#[derive(OpenApi)]
+#[openapi(
+    paths(list, acknowledge_all, delete_all, show, acknowledge, delete),
+    tags((name = "fault", description = "What is wrong and wants a person"))
+)]
+pub(crate) struct Document;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]

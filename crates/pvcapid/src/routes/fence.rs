@@ -6,14 +6,30 @@ use pvc_api::message::{ErrorReply, Message};
 use pvc_common::store::Store;
 use pvc_core::fence::ConfirmationKind;
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, OpenApi};
 
-use super::message;
+use super::{message, resource};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::extract::Params;
 use crate::{fence, node};
+
+/// Adds these routes.
+pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
+    services
+        .service(resource("/fence").route(web::get().to(list::<S>)))
+        .service(resource("/fence/{node}").route(web::get().to(show::<S>)))
+        .service(resource("/fence/{node}/confirm").route(web::post().to(confirm::<S>)));
+}
+
+/// Their description.
+#[derive(OpenApi)]
+#[openapi(
+    paths(list, show, confirm),
+    tags((name = "fence", description = "Fences: nodes that are suspect or dead"))
+)]
+pub(crate) struct Document;
 
 /// Every node and its fence: who is suspect, what proves it dead, what happens next.
 #[utoipa::path(

@@ -6,9 +6,9 @@ use pvc_api::node::{Node, NodeCoordinatorState, NodeDaemonState, NodeDomainState
 use pvc_common::store::Store;
 use pvc_core::states::{CoordinatorState, DaemonState, DomainState};
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, OpenApi};
 
-use super::message;
+use super::{message, resource};
 use crate::app::App;
 use crate::drain::{self, Order};
 use crate::error::ApiError;
@@ -16,6 +16,32 @@ use crate::extract::{self, Params};
 use crate::filter::NameFilter;
 use crate::node::{self, NodeFilter};
 use crate::vm::state::Reply;
+
+/// Adds these routes.
+pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
+    services
+        .service(resource("/node").route(web::get().to(list::<S>)))
+        .service(resource("/node/{node}").route(web::get().to(show::<S>)))
+        .service(resource("/node/{node}/daemon-state").route(web::get().to(daemon_state::<S>)))
+        .service(
+            resource("/node/{node}/coordinator-state")
+                .route(web::get().to(coordinator_state::<S>))
+                .route(web::post().to(set_coordinator_state::<S>)),
+        )
+        .service(
+            resource("/node/{node}/domain-state")
+                .route(web::get().to(domain_state::<S>))
+                .route(web::post().to(set_domain_state::<S>)),
+        );
+}
+
+/// Their description.
+#[derive(OpenApi)]
+#[openapi(
+    paths(list, show, daemon_state, coordinator_state, set_coordinator_state, domain_state, set_domain_state),
+    tags((name = "node", description = "Nodes"))
+)]
+pub(crate) struct Document;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]

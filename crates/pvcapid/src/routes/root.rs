@@ -3,8 +3,25 @@
 use actix_web::{Responder, web};
 use pvc_api::message::{ErrorReply, Message};
 use pvc_api::status::Version;
+use utoipa::OpenApi;
 
-use super::message;
+use super::{message, resource};
+
+/// Adds these routes.
+pub(crate) fn configure(services: &mut web::ServiceConfig) {
+    services
+        .service(resource("").route(web::get().to(index)))
+        .service(resource("/").route(web::get().to(index)))
+        .service(resource("/version").route(web::get().to(version)));
+}
+
+/// Their description.
+#[derive(OpenApi)]
+#[openapi(
+    paths(index, version),
+    tags((name = "root", description = "What this is"))
+)]
+pub(crate) struct Document;
 
 /// The version of the interface.
 const API_VERSION: &str = "1.0";

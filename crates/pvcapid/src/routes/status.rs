@@ -8,14 +8,38 @@ use pvc_common::store::Store;
 use pvc_core::ids::NodeName;
 use pvc_core::records::PrimaryRecord;
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, OpenApi};
 
-use super::message;
+use super::{message, resource};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::extract::{self, Params};
 use crate::{adopt, node, status};
+
+/// Adds these routes.
+pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
+    services
+        .service(
+            resource("/status")
+                .route(web::get().to(show::<S>))
+                .route(web::post().to(set_maintenance::<S>)),
+        )
+        .service(resource("/status/primary_node").route(web::get().to(primary_node::<S>)))
+        .service(
+            resource("/status/adopt")
+                .route(web::get().to(show_adoption::<S>))
+                .route(web::post().to(adopt::<S>)),
+        );
+}
+
+/// Their description.
+#[derive(OpenApi)]
+#[openapi(
+    paths(show, set_maintenance, primary_node, show_adoption, adopt),
+    tags((name = "status", description = "The cluster as a whole"))
+)]
+pub(crate) struct Document;
 
 /// The state of the cluster.
 #[utoipa::path(

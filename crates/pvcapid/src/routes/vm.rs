@@ -10,9 +10,9 @@ use pvc_common::store::Store;
 use pvc_core::ids::{NodeName, TagName};
 use pvc_core::states::{MigrationMethod, NodeSelector, VmState};
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, OpenApi};
 
-use super::message;
+use super::{message, resource};
 use crate::app::App;
 use crate::auth::Caller;
 use crate::error::ApiError;
@@ -26,6 +26,51 @@ use crate::vm::record::{self, Record};
 use crate::vm::state::Reply;
 use crate::vm::transition::{Force, Request};
 use crate::vm::{define, list, locks, meta, moves, state, undefine};
+
+/// Adds these routes.
+pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
+    services
+        .service(
+            resource("/vm")
+                .route(web::get().to(index::<S>))
+                .route(web::post().to(create::<S>)),
+        )
+        .service(
+            resource("/vm/{vm}")
+                .route(web::get().to(show::<S>))
+                .route(web::post().to(create_named::<S>))
+                .route(web::put().to(modify::<S>))
+                .route(web::delete().to(remove::<S>)),
+        )
+        .service(
+            resource("/vm/{vm}/state")
+                .route(web::get().to(state::<S>))
+                .route(web::post().to(set_state::<S>)),
+        )
+        .service(
+            resource("/vm/{vm}/locks")
+                .route(web::get().to(show_locks::<S>))
+                .route(web::post().to(flush_locks::<S>)),
+        )
+        .service(
+            resource("/vm/{vm}/meta")
+                .route(web::get().to(meta::<S>))
+                .route(web::post().to(set_meta::<S>)),
+        )
+        .service(
+            resource("/vm/{vm}/node")
+                .route(web::get().to(node::<S>))
+                .route(web::post().to(move_to::<S>)),
+        );
+}
+
+/// Their description.
+#[derive(OpenApi)]
+#[openapi(
+    paths(index, create, create_named, show, modify, remove, state, set_state, node, move_to, meta, set_meta, flush_locks, show_locks),
+    tags((name = "vm", description = "Guests"))
+)]
+pub(crate) struct Document;
 
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
