@@ -13,6 +13,7 @@ pub(super) fn parse_disks(devices: Option<Node<'_, '_>>) -> Result<Vec<Disk>, In
         let disk = parse_disk(index, node)?;
         if disks.iter().any(|other| other.target == disk.target) {
             return Err(invalid(
+                node,
                 format!("<disk {}><target dev>", index + 1),
                 disk.target,
                 "another disk of this guest has the same",
@@ -24,6 +25,7 @@ pub(super) fn parse_disks(devices: Option<Node<'_, '_>>) -> Result<Vec<Disk>, In
                 .any(|other| matches!(&other.source, DiskSource::Rbd(other) if other.volume == rbd.volume));
             if twice {
                 return Err(invalid(
+                    node,
                     format!("<disk dev='{}'><source name>", disk.target),
                     rbd.volume.to_string(),
                     "another disk of this guest is the same volume",
@@ -35,12 +37,12 @@ pub(super) fn parse_disks(devices: Option<Node<'_, '_>>) -> Result<Vec<Disk>, In
     Ok(disks)
 }
 
-fn parse_disk(index: usize, node: Node<'_, '_>) -> Result<Disk, InvalidGuestXml> {
+pub(super) fn parse_disk(index: usize, node: Node<'_, '_>) -> Result<Disk, InvalidGuestXml> {
     let target = child(node, "target");
     let dev = target
         .map(|target| attribute(target, "dev"))
         .filter(|dev| !dev.is_empty())
-        .ok_or_else(|| missing(format!("<disk {}><target dev>", index + 1)))?;
+        .ok_or_else(|| missing(node, format!("<disk {}><target dev>", index + 1)))?;
     let place = |part: &str| format!("<disk dev='{dev}'>{part}");
     let device = match node.attribute("device").unwrap_or("disk") {
         "disk" => DiskDevice::Disk,
@@ -49,6 +51,7 @@ fn parse_disk(index: usize, node: Node<'_, '_>) -> Result<Disk, InvalidGuestXml>
         "lun" => DiskDevice::Lun,
         other => {
             return Err(invalid(
+                node,
                 format!("<disk {} device>", index + 1),
                 other,
                 "it must be disk, cdrom, floppy or lun",
@@ -58,10 +61,11 @@ fn parse_disk(index: usize, node: Node<'_, '_>) -> Result<Disk, InvalidGuestXml>
     let source = child(node, "source");
     let source = match node.attribute("type").unwrap_or_default() {
         "network" => {
-            let source = source.ok_or_else(|| missing(place("<source>")))?;
+            let source = source.ok_or_else(|| missing(node, place("<source>")))?;
             let protocol = attribute(source, "protocol");
             if protocol != "rbd" {
                 return Err(invalid(
+                    source,
                     place("<source protocol>"),
                     protocol,
                     "network disks must be rbd",
@@ -77,11 +81,17 @@ fn parse_disk(index: usize, node: Node<'_, '_>) -> Result<Disk, InvalidGuestXml>
             {
                 Some(path) => DiskSource::File { path },
                 None if matches!(device, DiskDevice::Cdrom | DiskDevice::Floppy) => DiskSource::Empty,
-                None => return Err(missing(place(&format!("<source {name}>")))),
+                None => {
+                    return Err(missing(
+                        source.unwrap_or(node),
+                        place(&format!("<source {name}>")),
+                    ));
+                }
             }
         }
         other => {
             return Err(invalid(
+                node,
                 format!("<disk dev='{dev}' type>"),
                 other,
                 "it must be network (rbd), file or block",
@@ -112,13 +122,19 @@ fn parse_rbd(
 ) -> Result<RbdSource, InvalidGuestXml> {
     let name = attribute(source, "name");
     if name.is_empty() {
-        return Err(missing(place("<source name>")));
+        return Err(missing(source, place("<source name>")));
     }
-    let (pool, image) = name
-        .split_once('/')
-        .ok_or_else(|| invalid(place("<source name>"), &name, "it must be written pool/volume"))?;
+    let (pool, image) = name.split_once('/').ok_or_else(|| {
+        invalid(
+            source,
+            place("<source name>"),
+            &name,
+            "it must be written pool/volume",
+        )
+    })?;
     let wrong = |error: crate::ids::InvalidId| {
         invalid(
+            source,
             place("<source name>"),
             &name,
             format!("not a valid {}: {}", error.kind, error.reason),
@@ -134,8 +150,14 @@ fn parse_rbd(
             let port = host
                 .attribute("port")
                 .map(|port| {
-                    port.parse()
-                        .map_err(|_| invalid(place("<source><host port>"), port, "it must be a port number"))
+                    port.parse().map_err(|_| {
+                        invalid(
+                            host,
+                            place("<source><host port>"),
+                            port,
+                            "it must be a port number",
+                        )
+                    })
                 })
                 .transpose()?;
             Ok((attribute(host, "name"), port))
@@ -153,5 +175,14 @@ fn parse_rbd(
         secret: secret
             .and_then(|secret| secret.attribute("uuid").or_else(|| secret.attribute("usage")))
             .map(ToOwned::to_owned),
+    })
+}
+
+/// Whether there is storage among the devices that is no disk and can be written to.
+pub(super) fn has_other_storage(devices: Node<'_, '_>) -> bool {
+    elements(devices).any(|device| match device.tag_name().name() {
+        "filesystem" => child(device, "readonly").is_none(),
+        "hostdev" => matches!(device.attribute("type"), Some("scsi" | "scsi_host")),
+        _ => false,
     })
 }

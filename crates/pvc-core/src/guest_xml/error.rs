@@ -13,14 +13,18 @@ pub enum InvalidGuestXml {
         found: String,
     },
     /// A required element or attribute is missing.
-    #[error("{element} is missing")]
+    #[error("{element} is missing (line {line})")]
     Missing {
+        /// The line of the element that lacks it.
+        line: u32,
         /// Where it should be, for example `<domain><memory>` or `<disk dev='sda'><source name>`.
         element: String,
     },
     /// An element or attribute has a value that is not allowed.
-    #[error("{element} is {value:?}: {reason}")]
+    #[error("{element} is {value:?} (line {line}): {reason}")]
     Invalid {
+        /// Its line.
+        line: u32,
         /// Where it is.
         element: String,
         /// What it says.

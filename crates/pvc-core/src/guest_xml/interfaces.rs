@@ -13,7 +13,12 @@ pub(super) fn parse_interface(index: usize, node: Node<'_, '_>) -> Result<Interf
         source
             .map(|source| attribute(source, name))
             .filter(|value| !value.is_empty())
-            .ok_or_else(|| missing(format!("<interface {number}><source {name}>")))
+            .ok_or_else(|| {
+                missing(
+                    source.unwrap_or(node),
+                    format!("<interface {number}><source {name}>"),
+                )
+            })
     };
     let kind = match node.attribute("type").unwrap_or_default() {
         "bridge" => InterfaceKind::Bridge {
@@ -23,10 +28,11 @@ pub(super) fn parse_interface(index: usize, node: Node<'_, '_>) -> Result<Interf
             device: of_source("dev")?,
         },
         "hostdev" => InterfaceKind::Hostdev {
-            address: hostdev_address(number, source)?,
+            address: hostdev_address(number, node, source)?,
         },
         other => {
             return Err(invalid(
+                node,
                 format!("<interface {number} type>"),
                 other,
                 "it must be bridge, direct or hostdev",
@@ -39,6 +45,7 @@ pub(super) fn parse_interface(index: usize, node: Node<'_, '_>) -> Result<Interf
         .to_ascii_lowercase();
     if !mac.is_empty() && !is_mac(&mac) {
         return Err(invalid(
+            node,
             format!("<interface {number}><mac address>"),
             mac,
             "it must be six pairs of hexadecimal digits with colons between",
@@ -57,15 +64,20 @@ pub(super) fn parse_interface(index: usize, node: Node<'_, '_>) -> Result<Interf
 }
 
 /// A PCI address as libvirt splits it, put together as the kernel writes it (`0000:03:10.1`).
-fn hostdev_address(number: usize, source: Option<Node<'_, '_>>) -> Result<String, InvalidGuestXml> {
+fn hostdev_address(
+    number: usize,
+    interface: Node<'_, '_>,
+    source: Option<Node<'_, '_>>,
+) -> Result<String, InvalidGuestXml> {
     let address = source
         .and_then(|source| child(source, "address"))
-        .ok_or_else(|| missing(format!("<interface {number}><source><address>")))?;
+        .ok_or_else(|| missing(interface, format!("<interface {number}><source><address>")))?;
     let part = |name: &str| -> Result<u32, InvalidGuestXml> {
         let value = attribute(address, name);
         let digits = value.strip_prefix("0x").unwrap_or(&value);
         u32::from_str_radix(digits, 16).map_err(|_| {
             invalid(
+                address,
                 format!("<interface {number}><source><address {name}>"),
                 &value,
                 "it must be a hexadecimal number",

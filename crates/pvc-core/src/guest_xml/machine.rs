@@ -10,11 +10,11 @@ use super::read::{attribute, child, invalid, missing, required_text, text};
 pub(super) fn parse_memory(root: Node<'_, '_>) -> Result<u64, InvalidGuestXml> {
     const WHERE: &str = "<domain><memory>";
     const MIB: u128 = 1024 * 1024;
-    let node = child(root, "memory").ok_or_else(|| missing(WHERE))?;
+    let node = child(root, "memory").ok_or_else(|| missing(root, WHERE))?;
     let value = text(node);
     let amount: u64 = value
         .parse()
-        .map_err(|_| invalid(WHERE, &value, "it must be a whole number"))?;
+        .map_err(|_| invalid(node, WHERE, &value, "it must be a whole number"))?;
     let unit = node.attribute("unit").unwrap_or("KiB");
     let factor: u128 = match unit {
         "b" | "bytes" => 1,
@@ -28,6 +28,7 @@ pub(super) fn parse_memory(root: Node<'_, '_>) -> Result<u64, InvalidGuestXml> {
         "T" | "TiB" => 1024 * 1024 * MIB,
         _ => {
             return Err(invalid(
+                node,
                 "<domain><memory unit>",
                 unit,
                 "it must be one of b, bytes, KB, KiB, MB, MiB, GB, GiB, TB, TiB",
@@ -36,18 +37,19 @@ pub(super) fn parse_memory(root: Node<'_, '_>) -> Result<u64, InvalidGuestXml> {
     };
     let mib = (u128::from(amount) * factor).div_ceil(MIB);
     match u64::try_from(mib) {
-        Ok(0) => Err(invalid(WHERE, value, "it must be more than nothing")),
+        Ok(0) => Err(invalid(node, WHERE, value, "it must be more than nothing")),
         Ok(mib) => Ok(mib),
-        Err(_) => Err(invalid(WHERE, value, "it is too large")),
+        Err(_) => Err(invalid(node, WHERE, value, "it is too large")),
     }
 }
 
 pub(super) fn parse_vcpus(root: Node<'_, '_>) -> Result<u32, InvalidGuestXml> {
     const WHERE: &str = "<domain><vcpu>";
     let value = required_text(root, "vcpu")?;
+    let node = child(root, "vcpu").unwrap_or(root);
     match value.parse::<u32>() {
         Ok(count) if count > 0 => Ok(count),
-        Ok(_) | Err(_) => Err(invalid(WHERE, value, "it must be a whole number from 1")),
+        Ok(_) | Err(_) => Err(invalid(node, WHERE, value, "it must be a whole number from 1")),
     }
 }
 
@@ -57,10 +59,10 @@ pub(super) fn parse_topology(root: Node<'_, '_>) -> Result<Option<Topology>, Inv
     };
     let part = |name: &str| -> Result<u32, InvalidGuestXml> {
         let place = format!("<cpu><topology {name}>");
-        let value = node.attribute(name).ok_or_else(|| missing(&*place))?;
+        let value = node.attribute(name).ok_or_else(|| missing(node, &*place))?;
         match value.parse() {
             Ok(count) if count > 0 => Ok(count),
-            Ok(_) | Err(_) => Err(invalid(place, value, "it must be a whole number from 1")),
+            Ok(_) | Err(_) => Err(invalid(node, place, value, "it must be a whole number from 1")),
         }
     };
     Ok(Some(Topology {

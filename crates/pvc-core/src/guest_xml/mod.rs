@@ -7,14 +7,22 @@
 //!
 //! * `model` - the description; `error` - why there is none.
 //! * `read` - finding elements; `machine`, `disks`, `interfaces` - reading them.
+//! * `check` - what a new definition must keep to besides.
+//! * `device` - one device by itself, to be attached and detached.
+//! * [`edit`] - changes that leave all else as it stands.
 
+mod check;
+mod device;
 mod disks;
+pub mod edit;
 mod error;
 mod interfaces;
 mod machine;
 mod model;
 mod read;
 
+pub use check::{Findings, check};
+pub use device::{Attachment, Device, parse_device};
 pub use error::InvalidGuestXml;
 pub use model::{
     Controller, Disk, DiskAccess, DiskDevice, DiskSource, Graphics, GuestXml, Interface, InterfaceKind,
@@ -24,7 +32,7 @@ pub use model::{
 use roxmltree::Document;
 
 use crate::ids::VmName;
-use disks::parse_disks;
+use disks::{has_other_storage, parse_disks};
 use interfaces::parse_interface;
 use machine::{parse_graphics, parse_memory, parse_topology, parse_vcpus};
 use read::{attribute, child, each, elements, invalid, required_text, text};
@@ -48,10 +56,14 @@ pub fn parse(xml: &str) -> Result<GuestXml, InvalidGuestXml> {
     let os = child(root, "os").and_then(|os| child(os, "type"));
     Ok(GuestXml {
         domain_type: attribute(root, "type"),
-        name: VmName::new(name.clone()).map_err(|error| invalid("<domain><name>", name, error.reason))?,
-        uuid: uuid
-            .parse()
-            .map_err(|_| invalid("<domain><uuid>", uuid, "it must be a UUID"))?,
+        name: VmName::new(name.clone()).map_err(|error| {
+            let node = child(root, "name").unwrap_or(root);
+            invalid(node, "<domain><name>", name, error.reason)
+        })?,
+        uuid: uuid.parse().map_err(|_| {
+            let node = child(root, "uuid").unwrap_or(root);
+            invalid(node, "<domain><uuid>", uuid, "it must be a UUID")
+        })?,
         description: child(root, "description").map(text).unwrap_or_default(),
         memory_mib: parse_memory(root)?,
         vcpus: parse_vcpus(root)?,
@@ -89,6 +101,7 @@ pub fn parse(xml: &str) -> Result<GuestXml, InvalidGuestXml> {
                 model: controller.attribute("model").map(ToOwned::to_owned),
             })
             .collect(),
+        other_storage: devices.is_some_and(has_other_storage),
     })
 }
 

@@ -41,6 +41,8 @@ pub struct GuestXml {
     pub interfaces: Vec<Interface>,
     /// Its controllers.
     pub controllers: Vec<Controller>,
+    /// Whether it can write to storage that is none of its disks: a directory of the node, or a SCSI device handed over.
+    pub other_storage: bool,
 }
 
 /// How vCPUs are arranged.
@@ -171,6 +173,15 @@ impl InterfaceKind {
             InterfaceKind::Bridge { .. } => "bridge",
             InterfaceKind::Direct { .. } => "direct",
             InterfaceKind::Hostdev { .. } => "hostdev",
+        }
+    }
+
+    /// The bridge, device or address that it is plugged into.
+    pub fn source(&self) -> &str {
+        match self {
+            InterfaceKind::Bridge { bridge } => bridge,
+            InterfaceKind::Direct { device } => device,
+            InterfaceKind::Hostdev { address } => address,
         }
     }
 }

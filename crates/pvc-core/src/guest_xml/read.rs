@@ -30,18 +30,28 @@ pub(super) fn attribute(node: Node<'_, '_>, name: &str) -> String {
     node.attribute(name).unwrap_or_default().to_owned()
 }
 
-pub(super) fn missing(element: impl Into<String>) -> InvalidGuestXml {
+/// The line of an element, counted from 1.
+pub(super) fn line(node: Node<'_, '_>) -> u32 {
+    node.document().text_pos_at(node.range().start).row
+}
+
+/// `element` is not where it should be: in `parent`.
+pub(super) fn missing(parent: Node<'_, '_>, element: impl Into<String>) -> InvalidGuestXml {
     InvalidGuestXml::Missing {
+        line: line(parent),
         element: element.into(),
     }
 }
 
+/// `node`, or an attribute of it, has a value that it may not have.
 pub(super) fn invalid(
+    node: Node<'_, '_>,
     element: impl Into<String>,
     value: impl Into<String>,
     reason: impl Into<String>,
 ) -> InvalidGuestXml {
     InvalidGuestXml::Invalid {
+        line: line(node),
         element: element.into(),
         value: value.into(),
         reason: reason.into(),
@@ -52,5 +62,5 @@ pub(super) fn required_text(root: Node<'_, '_>, name: &str) -> Result<String, In
     child(root, name)
         .map(text)
         .filter(|text| !text.is_empty())
-        .ok_or_else(|| missing(format!("<domain><{name}>")))
+        .ok_or_else(|| missing(root, format!("<domain><{name}>")))
 }

@@ -194,3 +194,169 @@ fn who_may_write_to_a_volume_is_read_from_its_marks() {
         assert_eq!(guest.volumes().next().unwrap().1, access, "{mark}");
     }
 }
+
+fn findings(xml: &str) -> String {
+    match check(xml) {
+        Ok(_) => String::new(),
+        Err(found) => found.to_string(),
+    }
+}
+
+#[test]
+fn what_libvirt_or_a_fence_would_stumble_over_is_refused_with_its_line() {
+    let nic = |mac: &str| {
+        format!("<interface type='bridge'><mac address='{mac}'/><source bridge='br0'/></interface>")
+    };
+    assert_eq!(findings(&guest("")), "");
+    for (xml, place) in [
+        (
+            guest("\n<vcpu>4</vcpu>"),
+            "<domain><vcpu> is \"4\" (line 2): it must be there only once",
+        ),
+        // libvirt would open the disks of both.
+        (guest("<devices/><devices/>"), "<domain><devices>"),
+        (guest("").replace("'kvm'", "'xen'"), "<domain type>"),
+        (
+            guest("").replace("<domain ", "<domain xmlns='urn:x' "),
+            "<domain xmlns>",
+        ),
+        (guest("").replace("web1", "we<!-- -->b1"), "must hold text alone"),
+        (guest("<os><type>xen</type></os>"), "<os><type>"),
+        (guest("<on_poweroff>preserve</on_poweroff>"), "<on_poweroff>"),
+        (
+            guest("").replace("<vcpu>", "<vcpu current='3'>"),
+            "<domain><vcpu current>",
+        ),
+        (
+            guest("<cpu><topology sockets='2' cores='2' threads='1'/></cpu>"),
+            "make up the 2 vCPUs",
+        ),
+        (
+            guest("<cpu><topology sockets='1' dies='2' cores='2' threads='1'/></cpu>"),
+            "<cpu><topology>",
+        ),
+        (
+            guest("<commandline><arg value='-drive'/></commandline>"),
+            "<qemu:arg value>",
+        ),
+        (
+            guest("<commandline><arg value='file=rbd:vms/other'/></commandline>"),
+            "<qemu:arg value>",
+        ),
+        (
+            guest("<commandline><env name='CEPH_ARGS' value='-m 10.0.0.9'/></commandline>"),
+            "<qemu:env name>",
+        ),
+        (
+            guest("<metadata><pvc:resumed xmlns:pvc='urn:pvc:resumed' host='x'/></metadata>"),
+            "<metadata>",
+        ),
+        (
+            guest(&format!(
+                "<devices>{}</devices>",
+                rbd("vms/a", "sda", "<source/>")
+            )),
+            "<disk dev='sda'><source>",
+        ),
+        (
+            guest(&format!(
+                "<devices>{}</devices>",
+                rbd("vms/a", "sda", "").replace("</source>", "<snapshot name='s'/></source>")
+            )),
+            "needs <readonly/>",
+        ),
+        (
+            guest(&format!("<devices>{}</devices>", nic("53:54:00:00:00:01"))),
+            "address of a group",
+        ),
+        (
+            guest(&format!("<devices>{0}{0}</devices>", nic("52:54:00:00:00:01"))),
+            "<interface 2><mac address>",
+        ),
+    ] {
+        let found = findings(&xml);
+        assert!(found.contains(place), "{xml}\n{found}");
+        assert!(
+            parse(&xml).is_ok(),
+            "what is stored already is read all the same: {xml}"
+        );
+    }
+}
+
+#[test]
+fn everything_wrong_is_told_at_once() {
+    // Else an administrator mends one thing after another, with a request for each.
+    let found = findings(
+        &guest("<on_poweroff>preserve</on_poweroff><os><type>xen</type></os>").replace("kvm", "xen"),
+    );
+    assert_eq!(found.matches("(line 1)").count(), 3, "{found}");
+    let many = guest(&"<vcpu>1</vcpu>".repeat(3)).replace("</domain>", "<commandline>")
+        + &"<arg value='-hda'/>".repeat(15)
+        + "</commandline></domain>";
+    assert!(findings(&many).ends_with("; and 6 more"), "{}", findings(&many));
+}
+
+#[test]
+fn storage_beside_the_disks_is_seen() {
+    // A node whose guests write elsewhere than to Ceph is not proven harmless by barring its Ceph clients.
+    for (device, other) in [
+        (
+            "<filesystem><source dir='/srv'/><target dir='x'/></filesystem>",
+            true,
+        ),
+        (
+            "<filesystem><source dir='/srv'/><target dir='x'/><readonly/></filesystem>",
+            false,
+        ),
+        ("<hostdev mode='subsystem' type='scsi'/>", true),
+        ("<hostdev mode='subsystem' type='usb'/>", false),
+    ] {
+        let guest = parse(&guest(&format!("<devices>{device}</devices>"))).unwrap();
+        assert_eq!(guest.other_storage, other, "{device}");
+    }
+}
+
+#[test]
+fn a_device_by_itself_is_read_and_found() {
+    let disk = rbd("vms/data", "sdb", "");
+    let device = parse_device(&disk).unwrap();
+    assert_eq!(device.describe(), "disk sdb (vms/data)");
+    assert_eq!(device.volume().unwrap().1, DiskAccess::ReadWrite);
+    let with = |devices: &str| guest(&format!("<devices>{devices}</devices>"));
+    for (devices, expected) in [
+        (String::new(), Some(Attachment::Absent)),
+        (disk.clone(), Some(Attachment::Present)),
+        // Named differently, the volume would be opened twice; named alike, it is another disk's place.
+        (rbd("vms/data", "sdc", ""), None),
+        (rbd("vms/other", "sdb", ""), None),
+        // What is not known beside it does not matter.
+        (
+            format!("<disk type='dir'><target dev='vdz'/></disk>{disk}"),
+            Some(Attachment::Present),
+        ),
+    ] {
+        let found = device.in_guest(&with(&devices)).unwrap();
+        match expected {
+            Some(expected) => assert_eq!(found, expected, "{devices}"),
+            None => assert!(matches!(found, Attachment::Taken { .. }), "{devices}: {found:?}"),
+        }
+    }
+    for (xml, place) in [
+        ("<hostdev/>".to_owned(), "only <disk> and <interface>"),
+        (
+            "<interface type='bridge'><source bridge='br0'/></interface>".to_owned(),
+            "<mac address>",
+        ),
+        (
+            "<interface type='bridge'><source bridge='br0'/><mac address='01:00:5e:00:00:01'/></interface>"
+                .to_owned(),
+            "address of a group",
+        ),
+        (rbd("vms/data", "sdb", "<target dev='sdc'/>"), "only once"),
+        (rbd("vms/data", "sdb", &" ".repeat(70_000)), "at most 65536"),
+        ("<disk".to_owned(), "well-formed"),
+    ] {
+        let error = parse_device(&xml).unwrap_err().to_string();
+        assert!(error.contains(place), "{error}");
+    }
+}

@@ -51,7 +51,7 @@ pub(crate) fn parse_xml(xml: &str) -> Result<GuestXml, ApiError> {
             format!("The XML has {} bytes; at most {XML_LIMIT} are taken", xml.len()),
         ));
     }
-    guest_xml::parse(xml).map_err(|error| ApiError::invalid("xml", error))
+    guest_xml::check(xml).map_err(|findings| ApiError::invalid("xml", findings))
 }
 
 /// Defines a guest in state `stop`. Answers in words.

@@ -576,10 +576,11 @@ struct Barred {
 
 /// Whether everything that a guest can write is on the storage cluster.
 fn all_writable_disks_on_ceph(guest: &guest_xml::GuestXml) -> bool {
-    guest.disks.iter().all(|disk| match (&disk.source, disk.access) {
+    let on_ceph = |disk: &guest_xml::Disk| match (&disk.source, disk.access) {
         (DiskSource::Rbd(_) | DiskSource::Empty, _) | (DiskSource::File { .. }, DiskAccess::ReadOnly) => true,
         (DiskSource::File { .. }, DiskAccess::ReadWrite | DiskAccess::Shared) => false,
-    })
+    };
+    !guest.other_storage && guest.disks.iter().all(on_ceph)
 }
 
 /// An order to switch a node on again.
