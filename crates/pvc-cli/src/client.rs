@@ -1,14 +1,16 @@
 //! Talking to the API.
 
+use std::io::Read;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use pvc_api::message::{ErrorCode, ErrorReply, Message};
 use pvc_api::{API_KEY_HEADER, REQUEST_ID_HEADER};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::http::Response;
 use ureq::tls::TlsConfig;
-use ureq::{Agent, Body};
+use ureq::{Agent, Body, RequestBuilder};
 
 use crate::connection::{Connection, Verification};
 use crate::error::{CliError, Exit, Result};
@@ -21,11 +23,15 @@ const CALL_LIMIT: Duration = Duration::from_secs(600);
 /// Tries of a read that could not be answered for now, as while the primary role moves.
 const READ_TRIES: u32 = 3;
 const READ_PAUSE: Duration = Duration::from_millis(500);
+/// How long the stream of events may take to begin.
+const EVENTS_ANSWER_LIMIT: Duration = Duration::from_secs(10);
+/// How long the stream of events may be silent: the server sends a sign of life every 15 s.
+const EVENTS_SILENCE_LIMIT: Duration = Duration::from_secs(45);
 /// The largest reply that is taken, in bytes: some ten thousand guests with their XML.
 const REPLY_LIMIT: u64 = 256 * 1024 * 1024;
 
 /// A client of one cluster.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Client {
     agent: Agent,
     connection: Connection,
@@ -56,30 +62,12 @@ impl Client {
 
     /// Reads; tries again when the cluster can not answer for now.
     pub(crate) fn get(&self, path: &str, query: &[(&str, &str)]) -> Result<Value> {
-        let mut tries = 1;
-        loop {
-            let result = self.get_once(path, query);
-            match result {
-                Err(error) if error.exit == Exit::Unreachable && tries < READ_TRIES => {
-                    tries += 1;
-                    wait::pause(READ_PAUSE);
-                }
-                Ok(_) | Err(_) => return result,
-            }
-        }
+        self.patiently(|| self.get_once(path, query))
     }
 
     /// Reads without trying again.
     pub(crate) fn get_once(&self, path: &str, query: &[(&str, &str)]) -> Result<Value> {
-        let mut request = self.agent.get(self.url(path));
-        for (name, value) in query {
-            request = request.query(*name, *value);
-        }
-        if let Some(key) = &self.connection.api_key {
-            request = request.header(API_KEY_HEADER, key);
-        }
-        let mut response = request.call().map_err(|error| self.unreachable(&error))?;
-        self.check("GET", path, &mut response)
+        self.value(&self.call(Method::Get, path, query)?)
     }
 
     /// Reads a list. That nothing fits is an error only if something was asked for: an empty cluster is no failure.
@@ -90,6 +78,11 @@ impl Client {
         }
     }
 
+    /// Reads what is no JSON, as metrics are; tries again when the cluster can not answer for now.
+    pub(crate) fn text(&self, path: &str) -> Result<String> {
+        self.patiently(|| self.call(Method::Get, path, &[]))
+    }
+
     /// Changes something. Never tried again by itself: it may have been done. Answers with the message.
     pub(crate) fn post(&self, path: &str, form: &[(&str, &str)]) -> Result<String> {
         said(self.post_value(path, form)?)
@@ -97,22 +90,71 @@ impl Client {
 
     /// As [`Client::post`]; answers with the whole reply.
     pub(crate) fn post_value(&self, path: &str, form: &[(&str, &str)]) -> Result<Value> {
-        let mut request = self.agent.post(self.url(path));
-        if let Some(key) = &self.connection.api_key {
-            request = request.header(API_KEY_HEADER, key);
-        }
-        let mut response = request
-            .send_form(form.iter().copied())
-            .map_err(|error| self.unreachable(&error))?;
-        self.check("POST", path, &mut response)
+        self.change(Method::Post, path, form)
     }
 
     /// Changes something for which asking twice comes to the same, as a change of the primary role does; tries again when
     /// no answer comes. The one who answers may lose the address that it answers from by this very change.
     pub(crate) fn post_repeatable(&self, path: &str, form: &[(&str, &str)]) -> Result<String> {
+        self.patiently(|| self.post(path, form))
+    }
+
+    /// Replaces something.
+    pub(crate) fn put(&self, path: &str, form: &[(&str, &str)]) -> Result<String> {
+        said(self.change(Method::Put, path, form)?)
+    }
+
+    /// Removes something.
+    pub(crate) fn delete(&self, path: &str) -> Result<String> {
+        said(self.change(Method::Delete, path, &[])?)
+    }
+
+    /// Sends a change once; answers with the whole reply.
+    pub(crate) fn change(&self, method: Method, path: &str, form: &[(&str, &str)]) -> Result<Value> {
+        self.value(&self.call(method, path, form)?)
+    }
+
+    /// Sends a request once; answers with the body of a reply of success.
+    pub(crate) fn call(&self, method: Method, path: &str, params: &[(&str, &str)]) -> Result<String> {
+        let url = self.url(path);
+        let pairs = params.iter().copied();
+        let mut response = match method {
+            Method::Get => self.signed(self.agent.get(url).query_pairs(pairs)).call(),
+            Method::Delete => self.signed(self.agent.delete(url).query_pairs(pairs)).call(),
+            Method::Post => self.signed(self.agent.post(url)).send_form(pairs),
+            Method::Put => self.signed(self.agent.put(url)).send_form(pairs),
+        }
+        .map_err(|error| self.unreachable(&error))?;
+        self.body(method, path, &mut response)
+    }
+
+    /// Opens the stream of events. Nothing if this cluster has none, as those of PVC 1.0.3.
+    pub(crate) fn events(&self) -> Result<Option<impl Read + use<>>> {
+        let request = self
+            .signed(self.agent.get(self.url("/events")))
+            .header("Accept", "text/event-stream")
+            .config()
+            .timeout_global(None)
+            .timeout_recv_response(Some(EVENTS_ANSWER_LIMIT))
+            .timeout_per_read(Some(EVENTS_SILENCE_LIMIT))
+            .build();
+        let mut response = request.call().map_err(|error| self.unreachable(&error))?;
+        let streams = response
+            .headers()
+            .get("Content-Type")
+            .and_then(|kind| kind.to_str().ok())
+            .is_some_and(|kind| kind.starts_with("text/event-stream"));
+        match response.status().as_u16() {
+            200 if streams => Ok(Some(response.into_body().into_reader())),
+            200 | 404 | 405 | 501 => Ok(None),
+            _ => self.body(Method::Get, "/events", &mut response).map(|_| None),
+        }
+    }
+
+    fn patiently<T>(&self, ask: impl Fn() -> Result<T>) -> Result<T> {
         let mut tries = 1;
         loop {
-            match self.post(path, form) {
+            match ask() {
                 Err(error) if error.exit == Exit::Unreachable && tries < READ_TRIES => {
                     tries += 1;
                     wait::pause(READ_PAUSE);
@@ -122,26 +164,11 @@ impl Client {
         }
     }
 
-    /// Replaces something.
-    pub(crate) fn put(&self, path: &str, form: &[(&str, &str)]) -> Result<String> {
-        let mut request = self.agent.put(self.url(path));
-        if let Some(key) = &self.connection.api_key {
-            request = request.header(API_KEY_HEADER, key);
+    fn signed<B>(&self, request: RequestBuilder<B>) -> RequestBuilder<B> {
+        match &self.connection.api_key {
+            Some(key) => request.header(API_KEY_HEADER, key),
+            None => request,
         }
-        let mut response = request
-            .send_form(form.iter().copied())
-            .map_err(|error| self.unreachable(&error))?;
-        said(self.check("PUT", path, &mut response)?)
-    }
-
-    /// Removes something.
-    pub(crate) fn delete(&self, path: &str) -> Result<String> {
-        let mut request = self.agent.delete(self.url(path));
-        if let Some(key) = &self.connection.api_key {
-            request = request.header(API_KEY_HEADER, key);
-        }
-        let mut response = request.call().map_err(|error| self.unreachable(&error))?;
-        said(self.check("DELETE", path, &mut response)?)
     }
 
     fn url(&self, path: &str) -> String {
@@ -158,7 +185,21 @@ impl Client {
         )
     }
 
-    fn check(&self, method: &str, path: &str, response: &mut Response<Body>) -> Result<Value> {
+    /// What a reply holds. An empty one is nothing.
+    fn value(&self, text: &str) -> Result<Value> {
+        if text.is_empty() {
+            return Ok(Value::Null);
+        }
+        serde_json::from_str(text).map_err(|_| {
+            CliError::failure(format!(
+                "What answers at {} is not a PVC API: it sent no JSON",
+                self.connection.url
+            ))
+        })
+    }
+
+    /// The body of a reply, if it is one of success.
+    fn body(&self, method: Method, path: &str, response: &mut Response<Body>) -> Result<String> {
         let status = response.status();
         if self.debug {
             let id = response
@@ -166,7 +207,11 @@ impl Client {
                 .get(REQUEST_ID_HEADER)
                 .and_then(|id| id.to_str().ok())
                 .unwrap_or("-");
-            anstream::eprintln!("{method} {} answered {status} (request {id})", self.url(path));
+            anstream::eprintln!(
+                "{} {} answered {status} (request {id})",
+                method.word(),
+                self.url(path)
+            );
         }
         let text = response
             .body_mut()
@@ -175,15 +220,7 @@ impl Client {
             .read_to_string()
             .map_err(|error| self.unreachable(&error))?;
         if status.is_success() {
-            if text.is_empty() {
-                return Ok(Value::Null);
-            }
-            return serde_json::from_str(&text).map_err(|_| {
-                CliError::failure(format!(
-                    "What answers at {} is not a PVC API: it sent no JSON",
-                    self.connection.url
-                ))
-            });
+            return Ok(text);
         }
         let reply: Option<ErrorReply> = serde_json::from_str(&text).ok();
         let exit = match status.as_u16() {
@@ -208,6 +245,30 @@ impl Client {
     }
 }
 
+/// How something is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Method {
+    /// Read
+    Get,
+    /// Change or begin
+    Post,
+    /// Replace
+    Put,
+    /// Remove
+    Delete,
+}
+
+impl Method {
+    const fn word(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Delete => "DELETE",
+        }
+    }
+}
+
 /// The one object of a reply that is a list of one, as most replies about one thing are.
 pub(crate) fn only(value: Value) -> Value {
     match value.as_array().map(Vec::as_slice) {
@@ -225,7 +286,8 @@ pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T> {
     })
 }
 
-fn said(value: Value) -> Result<String> {
+/// The message of a reply; empty if it has none.
+pub(crate) fn said(value: Value) -> Result<String> {
     if value.is_null() {
         return Ok(String::new());
     }

@@ -22,14 +22,19 @@ pub(crate) enum Answer {
     No,
 }
 
+/// Whether somebody is there to answer.
+pub(crate) fn is_answered() -> bool {
+    std::io::stdin().is_terminal()
+}
+
 /// Asks `question`.
 pub(crate) fn confirm(question: &str, asking: Asking) -> Result<Answer> {
     if asking == Asking::Assume {
         return Ok(Answer::Yes);
     }
-    if !std::io::stdin().is_terminal() {
+    if !is_answered() {
         return Err(CliError::usage(format!(
-            "{question} Nobody is there to answer: confirm with -y, or with -u for all questions"
+            "{question} Nobody is there to answer: confirm with --yes (-y)"
         )));
     }
     anstream::eprint!("{question} [y/N]: ");
@@ -53,9 +58,9 @@ pub(crate) fn confirm_by_name(question: &str, name: &str, asking: Asking) -> Res
     if asking == Asking::Assume {
         return Ok(Answer::Yes);
     }
-    if !std::io::stdin().is_terminal() {
+    if !is_answered() {
         return Err(CliError::usage(format!(
-            "{question} Nobody is there to answer: confirm with -y"
+            "{question} Nobody is there to answer: confirm with --yes (-y)"
         )));
     }
     anstream::eprint!("{question}\nType the node's name to confirm: ");

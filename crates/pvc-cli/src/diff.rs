@@ -48,6 +48,11 @@ pub(crate) fn lines<'a>(old: &'a str, new: &'a str) -> Vec<Line<'a>> {
     found
 }
 
+/// Whether nothing differs.
+pub(crate) fn is_same(changes: &[Line<'_>]) -> bool {
+    changes.iter().all(|line| matches!(line, Line::Same(_)))
+}
+
 /// The changed lines with `context` unchanged ones around them, coloured; `...` stands for what is left out.
 pub(crate) fn render(lines: &[Line<'_>], context: usize) -> String {
     let near = |index: usize| {

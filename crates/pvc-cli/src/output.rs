@@ -4,13 +4,17 @@
 //! `NO_COLOR`).
 
 use std::fmt::Display;
+use std::io::{self, Write};
 use std::str::FromStr;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use comfy_table::{Attribute, Cell, CellAlignment, Color, Table, presets};
+use comfy_table::{Attribute, Cell, CellAlignment, Color, ContentArrangement, Table, presets};
 use serde::Serialize;
 
-use crate::error::{CliError, Result};
+use crate::error::{CliError, Exit, Result};
+
+/// What a shell says of a program that was ended by SIGPIPE.
+const CLOSED_PIPE: i32 = 141;
 
 /// How a command shows what it found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,6 +33,16 @@ pub(crate) enum Format {
     JsonPretty,
     /// Prometheus' list of targets.
     JsonPrometheus,
+}
+
+impl Format {
+    /// Whether the reply is shown as the API sent it.
+    pub(crate) fn is_json(self) -> bool {
+        match self {
+            Format::Json | Format::JsonPretty => true,
+            Format::Pretty | Format::Short | Format::Long | Format::Raw | Format::JsonPrometheus => false,
+        }
+    }
 }
 
 impl FromStr for Format {
@@ -55,24 +69,56 @@ pub(crate) fn formats(known: &'static [&'static str]) -> impl TypedValueParser<V
 
 /// Prints a line to standard output.
 pub(crate) fn line(text: impl Display) {
-    anstream::println!("{text}");
+    print(&format!("{text}\n"));
 }
 
-/// Prints `value` as JSON.
-pub(crate) fn json(value: &impl Serialize, format: Format) -> Result<()> {
+/// Prints `text` to standard output. Ends the program if nobody reads it any more, as in `pvc vm list | head`: with
+/// the code that a shell gives to a program which a closed pipe has ended.
+pub(crate) fn print(text: &str) {
+    let mut out = anstream::stdout().lock();
+    if let Err(error) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        if error.kind() != io::ErrorKind::BrokenPipe {
+            anstream::eprintln!("\x1b[31mError:\x1b[0m Can not write the output: {error}");
+            std::process::exit(Exit::Failure as i32);
+        }
+        std::process::exit(CLOSED_PIPE);
+    }
+}
+
+/// `value` as JSON, with the end of its line.
+pub(crate) fn json(value: &impl Serialize, format: Format) -> Result<String> {
     let text = if format == Format::JsonPretty {
         serde_json::to_string_pretty(value)
     } else {
         serde_json::to_string(value)
     };
-    line(text.map_err(|error| CliError::failure(format!("The reply can not be written as JSON: {error}")))?);
-    Ok(())
+    let mut text =
+        text.map_err(|error| CliError::failure(format!("The reply can not be written as JSON: {error}")))?;
+    text.push('\n');
+    Ok(text)
+}
+
+/// Words, one a line.
+pub(crate) fn words<T: Display>(words: impl IntoIterator<Item = T>) -> String {
+    words.into_iter().map(|word| format!("{word}\n")).collect()
+}
+
+/// A truth for people.
+pub(crate) fn yes_no(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}
+
+/// `text`, or a dash where there is none.
+pub(crate) fn or_dash(text: &str) -> &str {
+    if text.is_empty() { "-" } else { text }
 }
 
 /// A table without lines, with that header. A title that begins with `>` is flush right, as numbers are.
 pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
+    // Wrapped to the terminal's width where there is one; whole lines for programs.
+    table.set_content_arrangement(ContentArrangement::Dynamic);
     table.enforce_styling();
     table.set_header(
         header
@@ -86,14 +132,12 @@ pub(crate) fn table(header: &[&str]) -> Table {
     table
 }
 
-/// Prints a table.
-pub(crate) fn print_table(mut table: Table) {
+/// The text of a table.
+pub(crate) fn render(mut table: Table) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    for row in table.lines() {
-        line(row.trim_end());
-    }
+    table.lines().map(|row| format!("{}\n", row.trim_end())).collect()
 }
 
 /// A cell with a number: flush right.
@@ -200,8 +244,8 @@ impl Lines {
         self
     }
 
-    /// Prints them.
-    pub(crate) fn print(&self) {
+    /// Their text.
+    pub(crate) fn render(&self) -> String {
         let width = self
             .0
             .iter()
@@ -209,21 +253,26 @@ impl Lines {
             .max()
             .unwrap_or(0)
             + 1;
+        let mut text = String::new();
+        let mut add = |row: &str| {
+            text.push_str(row.trim_end());
+            text.push('\n');
+        };
         for (label, value) in &self.0 {
             let mut rows = value.lines();
             let first = rows.next().unwrap_or_default();
             if label.is_empty() {
-                line(format!("{:<width$} {first}", "").trim_end());
+                add(&format!("{:<width$} {first}", ""));
             } else {
                 // Padding beside the colour, which has no width.
                 let gap = width - label.chars().count() - 1;
-                let shown = format!("\x1b[1m{label}:\x1b[0m{:gap$} {first}", "");
-                line(shown.trim_end());
+                add(&format!("\x1b[1m{label}:\x1b[0m{:gap$} {first}", ""));
             }
             for row in rows {
-                line(format!("{:<width$} {row}", ""));
+                add(&format!("{:<width$} {row}", ""));
             }
         }
+        text
     }
 }
 

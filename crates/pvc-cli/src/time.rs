@@ -1,5 +1,18 @@
 //! Moments for people.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// Seconds since 1970 by this machine's clock, to be shown.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a time for a person to read; nothing is decided by it"
+)]
+pub(crate) fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs())
+}
+
 /// `seconds` since 1970 as `YYYY-MM-DD HH:MM:SS` in UTC: administrators of one cluster sit in several zones, and the
 /// nodes' logs are compared with it.
 pub(crate) fn moment(seconds: u64) -> String {

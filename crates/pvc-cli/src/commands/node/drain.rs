@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use clap::Args;
 use pvc_api::node::{Drain, NodeDomainState};
 use pvc_core::states::DomainState;
 
-use crate::Session;
+use super::named_or_here;
 use crate::client::{segment, typed};
 use crate::error::{CliError, Result};
 use crate::output::Lines;
+use crate::session::Session;
 use crate::wait::{self, Look};
 
 /// How long a node is waited for: with many guests of much memory it takes long, and it shows how far it is.
@@ -16,7 +18,7 @@ const LIMIT: Duration = Duration::from_secs(4 * 3600);
 
 /// What is asked of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Order {
+enum Order {
     Flush,
     Ready,
 }
@@ -44,7 +46,47 @@ impl Order {
     }
 }
 
-pub(crate) fn run(session: &Session, name: &str, order: Order, wait: bool) -> Result<()> {
+#[derive(Debug, Args)]
+pub(crate) struct Flush {
+    /// The node; this one if none is named
+    node: Option<String>,
+    /// Wait until it is empty
+    #[arg(short, long)]
+    wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Ready {
+    /// The node; this one if none is named
+    node: Option<String>,
+    /// Wait until it does
+    #[arg(short, long)]
+    wait: bool,
+}
+
+impl Flush {
+    pub(crate) fn run(&self, session: &Session) -> Result<()> {
+        run(
+            session,
+            &named_or_here(self.node.as_deref())?,
+            Order::Flush,
+            self.wait,
+        )
+    }
+}
+
+impl Ready {
+    pub(crate) fn run(&self, session: &Session) -> Result<()> {
+        run(
+            session,
+            &named_or_here(self.node.as_deref())?,
+            Order::Ready,
+            self.wait,
+        )
+    }
+}
+
+fn run(session: &Session, name: &str, order: Order, wait: bool) -> Result<()> {
     let path = format!("/node/{}/domain-state", segment(name));
     let said = session
         .client

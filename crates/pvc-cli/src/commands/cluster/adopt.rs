@@ -2,47 +2,56 @@
 
 use std::time::Duration;
 
+use clap::Args;
 use pvc_api::status::{Adoption, NodeHold};
 
-use crate::Session;
-use crate::args::ClusterCommand;
 use crate::client::typed;
 use crate::confirm::{Answer, confirm};
 use crate::error::Result;
-use crate::output::{self, Format};
+use crate::output::{self, Format, formats};
+use crate::session::Session;
 use crate::wait::{self, Look};
 
 const PATH: &str = "/status/adopt";
 /// How long the nodes are waited for: each looks at its own guests only.
 const LIMIT: Duration = Duration::from_secs(600);
 
-pub(crate) fn run(command: &ClusterCommand, session: &Session) -> Result<()> {
-    let ClusterCommand::Adopt {
-        without,
-        show,
-        wait,
-        yes,
-        format,
-    } = command
-    else {
-        return Ok(());
-    };
-    let value = session.client.get(PATH, &[])?;
-    match format {
-        Format::Json | Format::JsonPretty if *show => return output::json(&value, *format),
-        Format::Json
-        | Format::JsonPretty
-        | Format::Pretty
-        | Format::Short
-        | Format::Long
-        | Format::Raw
-        | Format::JsonPrometheus => {}
+#[derive(Debug, Args)]
+pub(crate) struct Adopt {
+    /// A node that is off and is not waited for; may be given several times
+    #[arg(long, value_name = "NODE")]
+    without: Vec<String>,
+    /// Only show which nodes hold still
+    #[arg(long, conflicts_with = "without")]
+    show: bool,
+    /// Wait until no node holds still any more
+    #[arg(short, long)]
+    wait: bool,
+    /// Ask nothing
+    #[arg(short, long)]
+    yes: bool,
+    /// How to show the nodes
+    #[arg(short, long, default_value = "pretty", value_parser = formats(&["pretty", "json", "json-pretty"]))]
+    format: Format,
+}
+
+impl Adopt {
+    pub(crate) fn run(&self, session: &Session) -> Result<()> {
+        if !self.show {
+            return order(session, &self.without, self.wait, self.yes);
+        }
+        let value = session.client.get(PATH, &[])?;
+        let text = if self.format.is_json() {
+            output::json(&value, self.format)?
+        } else {
+            table(&typed(value)?)
+        };
+        output::print(&text);
+        Ok(())
     }
-    let before: Adoption = typed(value)?;
-    if *show {
-        table(&before);
-        return Ok(());
-    }
+}
+
+fn order(session: &Session, without: &[String], wait: bool, yes: bool) -> Result<()> {
     if !without.is_empty() {
         anstream::eprintln!(
             "Not waited for: {}. If one of them runs, its guests may run twice and destroy their volumes.",
@@ -50,13 +59,13 @@ pub(crate) fn run(command: &ClusterCommand, session: &Session) -> Result<()> {
         );
     }
     let question = "Take what really runs on the nodes as the truth? What the store says of it is replaced.";
-    match confirm(question, session.asking(*yes))? {
+    match confirm(question, session.asking(yes))? {
         Answer::Yes => {}
         Answer::No => return Ok(()),
     }
     let form: Vec<(&str, &str)> = without.iter().map(|node| ("without", node.as_str())).collect();
     let said = session.client.post(PATH, &form)?;
-    if !*wait {
+    if !wait {
         session.say(&said);
         return Ok(());
     }
@@ -82,7 +91,7 @@ fn holds(node: &NodeHold) -> bool {
     matches!(node.state.as_str(), "held" | "adopting" | "adopted")
 }
 
-fn table(adoption: &Adoption) {
+fn table(adoption: &Adoption) -> String {
     let mut table = output::table(&["Node", "Hold", ">Running", ">Adopted", "Why"]);
     for node in &adoption.nodes {
         table.add_row(vec![
@@ -90,16 +99,17 @@ fn table(adoption: &Adoption) {
             output::state(&node.state),
             output::number(node.running.len()),
             output::number(node.adopted.len()),
-            comfy_table::Cell::new(if node.reason.is_empty() { "-" } else { &node.reason }),
+            comfy_table::Cell::new(output::or_dash(&node.reason)),
         ]);
     }
-    output::print_table(table);
+    let mut text = output::render(table);
     for node in &adoption.nodes {
         for trouble in &node.trouble {
-            output::line(format!("{}: \x1b[31m{trouble}\x1b[0m", node.node));
+            text.push_str(&format!("{}: \x1b[31m{trouble}\x1b[0m\n", node.node));
         }
     }
     if !adoption.ordered_by.is_empty() {
-        output::line(format!("Last ordered by {}", adoption.ordered_by));
+        text.push_str(&format!("Last ordered by {}\n", adoption.ordered_by));
     }
+    text
 }

@@ -1,16 +1,68 @@
 //! `pvc connection`.
 
 use std::env;
+use std::path::PathBuf;
 
+use clap::Subcommand;
 use comfy_table::Cell;
 use pvc_api::status::ClusterStatus;
 use serde_json::json;
 
-use crate::args::{ConnectionCommand, Global};
+use crate::cli::Global;
 use crate::client::{Client, typed};
 use crate::connection::{self, Entry, LOCAL};
 use crate::error::{CliError, Exit, Result};
-use crate::output::{self, Format};
+use crate::output::{self, Format, formats};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConnectionCommand {
+    /// Save a connection
+    Add {
+        /// Its name
+        name: String,
+        /// In words
+        #[arg(short, long, default_value = "N/A")]
+        description: String,
+        /// Host name or address
+        #[arg(short, long)]
+        address: String,
+        /// Port
+        #[arg(short, long, default_value_t = pvc_api::DEFAULT_PORT)]
+        port: u16,
+        /// The token. Everybody on this machine can see it here: better use --api-key-file or PVC_API_KEY
+        #[arg(short = 'k', long)]
+        api_key: Option<String>,
+        /// Read the token from this file (- for standard input)
+        #[arg(long, value_name = "FILE", conflicts_with = "api_key")]
+        api_key_file: Option<PathBuf>,
+        /// Use HTTPS
+        #[arg(short, long)]
+        ssl: bool,
+        /// Use HTTP (this is so unless --ssl is given)
+        #[arg(short = 'S', long, overrides_with = "ssl")]
+        no_ssl: bool,
+    },
+    /// Forget a connection
+    Remove {
+        /// Its name
+        name: String,
+    },
+    /// List connections
+    List {
+        /// Show tokens
+        #[arg(short = 'k', long)]
+        show_keys: bool,
+        /// How to show them
+        #[arg(short, long, default_value = "pretty", value_parser = formats(&["pretty", "raw", "json", "json-pretty", "json-prometheus"]))]
+        format: Format,
+    },
+    /// Show how the cluster behind each connection is
+    Detail {
+        /// How to show them
+        #[arg(short, long, default_value = "pretty", value_parser = formats(&["pretty", "json", "json-pretty"]))]
+        format: Format,
+    },
+}
 
 pub(crate) fn run(command: &ConnectionCommand, global: &Global) -> Result<()> {
     match command {
@@ -116,13 +168,8 @@ fn list(show_keys: bool, format: Format) -> Result<()> {
         rows.push(row);
     }
     match format {
-        Format::Json | Format::JsonPretty => output::json(&rows, format),
-        Format::Raw => {
-            for name in stored.0.keys() {
-                output::line(name);
-            }
-            Ok(())
-        }
+        Format::Json | Format::JsonPretty => output::print(&output::json(&rows, format)?),
+        Format::Raw => output::print(&output::words(stored.0.keys())),
         Format::JsonPrometheus => {
             let targets: Vec<serde_json::Value> = rows
                 .iter()
@@ -137,7 +184,7 @@ fn list(show_keys: bool, format: Format) -> Result<()> {
                     })
                 })
                 .collect();
-            output::json(&targets, Format::JsonPretty)
+            output::print(&output::json(&targets, Format::JsonPretty)?);
         }
         Format::Pretty | Format::Short | Format::Long => {
             let mut table = output::table(&["Name", "Description", "Address", ">Port", "Scheme", "API key"]);
@@ -151,10 +198,10 @@ fn list(show_keys: bool, format: Format) -> Result<()> {
                     text(&row["api_key"]),
                 ]);
             }
-            output::print_table(table);
-            Ok(())
+            output::print(&output::render(table));
         }
     }
+    Ok(())
 }
 
 fn text(value: &serde_json::Value) -> Cell {
@@ -197,7 +244,7 @@ fn detail(format: Format, global: &Global) -> Result<()> {
                     Err(error) => json!({"name": name, "error": error.to_string()}),
                 })
                 .collect();
-            output::json(&rows, format)
+            output::print(&output::json(&rows, format)?);
         }
         Format::Pretty | Format::Short | Format::Long | Format::Raw | Format::JsonPrometheus => {
             let mut table = output::table(&[
@@ -226,8 +273,8 @@ fn detail(format: Format, global: &Global) -> Result<()> {
                     ],
                 });
             }
-            output::print_table(table);
-            Ok(())
+            output::print(&output::render(table));
         }
     }
+    Ok(())
 }

@@ -2,19 +2,41 @@
 
 use std::time::Duration;
 
+use clap::Args;
 use pvc_api::vm::LockFlushStatus;
 
-use crate::Session;
+use super::path;
 use crate::client::typed;
 use crate::error::{CliError, Result};
 use crate::output;
-use crate::vm::path;
+use crate::session::Session;
 use crate::wait::{self, Look};
 
 /// How long the node is waited for: a few calls of Ceph for each volume.
 const LIMIT: Duration = Duration::from_secs(120);
 
-pub(crate) fn run(session: &Session, domain: &str, force: bool, wait: bool) -> Result<()> {
+#[derive(Debug, Args)]
+pub(crate) struct FlushLocks {
+    /// Name or UUID
+    domain: String,
+    /// Also in states in which it should run, as long as no node owns it
+    #[arg(long)]
+    force: bool,
+    /// Wait until they are removed (this is so unless --no-wait is given)
+    #[arg(long, overrides_with = "no_wait")]
+    wait: bool,
+    /// Do not wait
+    #[arg(long)]
+    no_wait: bool,
+}
+
+impl FlushLocks {
+    pub(crate) fn run(&self, session: &Session) -> Result<()> {
+        run(session, &self.domain, self.force, !self.no_wait)
+    }
+}
+
+fn run(session: &Session, domain: &str, force: bool, wait: bool) -> Result<()> {
     let path = format!("{}/locks", path(domain));
     let form: &[(&str, &str)] = if force { &[("force", "true")] } else { &[] };
     session.client.post_value(&path, form)?;

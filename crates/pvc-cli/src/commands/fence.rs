@@ -1,28 +1,73 @@
 //! `pvc fence`.
 
+use clap::{Subcommand, ValueEnum};
 use pvc_api::fence::{Bmc, Fence, FenceTrack, NodeFence};
 
-use crate::Session;
-use crate::args::{ConfirmKind, FenceCommand};
 use crate::client::{segment, typed};
 use crate::confirm::{Answer, confirm, confirm_by_name};
 use crate::error::Result;
-use crate::output::{self, Format, Lines};
+use crate::output::{self, Format, Lines, formats};
+use crate::session::Session;
 use crate::time;
+use crate::watch;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum FenceCommand {
+    /// Show for each node whether it is suspect or dead, and whether it could be switched off
+    List {
+        /// How to show them
+        #[arg(short, long, default_value = "pretty", value_parser = formats(&["pretty", "json", "json-pretty"]))]
+        format: Format,
+        /// Show it again whenever something changes, until Ctrl-C
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Show the fence of a node: why, what proves it dead, what is missing, what comes next, what was done when
+    Show {
+        /// The node
+        node: String,
+        /// How to show it
+        #[arg(short, long, default_value = "pretty", value_parser = formats(&["pretty", "json", "json-pretty"]))]
+        format: Format,
+        /// Show it again whenever something changes, until Ctrl-C
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Confirm something about an open fence
+    Confirm {
+        /// The node
+        node: String,
+        /// What
+        kind: ConfirmKind,
+        /// Ask nothing
+        #[arg(short, long)]
+        yes: bool,
+    },
+}
+
+/// What an administrator can confirm about a fence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConfirmKind {
+    /// Seek a proof, although many nodes fell silent at once
+    Proceed,
+    /// The machine is off, I have seen it: its guests are started elsewhere on this word
+    MachineIsOff,
+}
 
 pub(crate) fn run(command: &FenceCommand, session: &Session) -> Result<()> {
     match command {
-        FenceCommand::List { format } => list(session, *format),
-        FenceCommand::Show { node, format } => show(session, node, *format),
+        FenceCommand::List { format, watch } => watch::show(session, *watch, || list(session, *format)),
+        FenceCommand::Show { node, format, watch } => {
+            watch::show(session, *watch, || show(session, node, *format))
+        }
         FenceCommand::Confirm { node, kind, yes } => say(session, node, *kind, *yes),
     }
 }
 
-fn list(session: &Session, format: Format) -> Result<()> {
+fn list(session: &Session, format: Format) -> Result<String> {
     let value = session.client.list("/fence", &[])?;
-    match format {
-        Format::Json | Format::JsonPretty => return output::json(&value, format),
-        Format::Pretty | Format::Short | Format::Long | Format::Raw | Format::JsonPrometheus => {}
+    if format.is_json() {
+        return output::json(&value, format);
     }
     let fences: Vec<NodeFence> = typed(value)?;
     let mut table = output::table(&["Node", "Agent", "Fence", "Dead by", "BMC", "Now"]);
@@ -36,14 +81,14 @@ fn list(session: &Session, format: Format) -> Result<()> {
             comfy_table::Cell::new(if fence.state == "none" { "-" } else { &fence.now }),
         ]);
     }
-    output::print_table(table);
+    let mut text = output::render(table);
     for fence in fences.iter().filter(|fence| !fence.can_confirm.is_empty()) {
-        output::line(format!(
-            "Node {} may need you: 'pvc fence show {}' tells what is missing",
+        text.push_str(&format!(
+            "Node {} may need you: 'pvc fence show {}' tells what is missing\n",
             fence.node, fence.node
         ));
     }
-    Ok(())
+    Ok(text)
 }
 
 /// A word for whether the node could be switched off.
@@ -67,11 +112,10 @@ pub(crate) fn bmc_text(bmc: &Bmc) -> String {
     }
 }
 
-fn show(session: &Session, node: &str, format: Format) -> Result<()> {
+fn show(session: &Session, node: &str, format: Format) -> Result<String> {
     let value = session.client.get(&format!("/fence/{}", segment(node)), &[])?;
-    match format {
-        Format::Json | Format::JsonPretty => return output::json(&value, format),
-        Format::Pretty | Format::Short | Format::Long | Format::Raw | Format::JsonPrometheus => {}
+    if format.is_json() {
+        return output::json(&value, format);
     }
     let shown: NodeFence = typed(value)?;
     let mut lines = Lines::default();
@@ -96,14 +140,14 @@ fn show(session: &Session, node: &str, format: Format) -> Result<()> {
     if let Some(fence) = &shown.fence {
         details(fence, &mut lines);
     }
-    lines.print();
+    let mut text = lines.render();
     if let Some(fence) = &shown.fence {
-        events(fence);
+        events(fence, &mut text);
     }
     if !shown.can_confirm.is_empty() {
-        advice(&shown);
+        advice(&shown, &mut text);
     }
-    Ok(())
+    Ok(text)
 }
 
 fn details(fence: &Fence, lines: &mut Lines) {
@@ -148,11 +192,11 @@ fn track(track: &FenceTrack) -> String {
 
 /// What was seen and done, with the time since the line before: where the seconds went is the first question
 /// afterwards.
-fn events(fence: &Fence) {
+fn events(fence: &Fence, text: &mut String) {
     if fence.events.is_empty() {
         return;
     }
-    output::line("");
+    text.push('\n');
     let mut before: Option<u64> = None;
     let width = fence
         .events
@@ -168,8 +212,8 @@ fn events(fence: &Fence) {
                 |seconds| format!("{:>8}", format!("+{seconds} s")),
             );
         before = Some(event.at);
-        output::line(format!(
-            "{}{since}  {:<width$}  {}",
+        text.push_str(&format!(
+            "{}{since}  {:<width$}  {}\n",
             time::moment(event.at),
             event.node,
             event.text
@@ -177,16 +221,16 @@ fn events(fence: &Fence) {
     }
 }
 
-fn advice(shown: &NodeFence) {
-    output::line("");
+fn advice(shown: &NodeFence, text: &mut String) {
+    text.push('\n');
     for kind in &shown.can_confirm {
         match kind.as_str() {
-            "proceed" => output::line(format!(
-                "If it should be fenced although many nodes fell silent at once: pvc fence confirm {} proceed",
+            "proceed" => text.push_str(&format!(
+                "If it should be fenced although many nodes fell silent at once: pvc fence confirm {} proceed\n",
                 shown.node
             )),
-            "machine-is-off" => output::line(format!(
-                "If you have seen yourself that the machine is off: pvc fence confirm {} machine-is-off",
+            "machine-is-off" => text.push_str(&format!(
+                "If you have seen yourself that the machine is off: pvc fence confirm {} machine-is-off\n",
                 shown.node
             )),
             _ => {}

@@ -1,46 +1,40 @@
-//! `pvc cluster`.
+//! `pvc cluster status`.
 
+use clap::Args;
 use pvc_api::status::ClusterStatus;
 
-use crate::Session;
-use crate::adopt;
-use crate::args::{ClusterCommand, MaintenanceCommand};
 use crate::client::typed;
 use crate::error::Result;
-use crate::fault;
-use crate::output::{self, Format, Lines};
+use crate::output::{self, Format, Lines, formats};
+use crate::session::Session;
+use crate::watch;
 
-pub(crate) fn run(command: &ClusterCommand, session: &Session) -> Result<()> {
-    match command {
-        ClusterCommand::Status { format } => status(session, *format),
-        ClusterCommand::Adopt { .. } => adopt::run(command, session),
-        ClusterCommand::Fault(command) => fault::run(command, session),
-        ClusterCommand::Maintenance(command) => {
-            let state = match command {
-                MaintenanceCommand::On => "true",
-                MaintenanceCommand::Off => "false",
-            };
-            session.say(&session.client.post("/status", &[("state", state)])?);
-            Ok(())
-        }
-    }
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// How to show it
+    #[arg(short, long, default_value = "pretty", value_parser = formats(&["pretty", "short", "json", "json-pretty"]))]
+    format: Format,
+    /// Show it again whenever something changes, until Ctrl-C
+    #[arg(long)]
+    watch: bool,
 }
 
-fn status(session: &Session, format: Format) -> Result<()> {
-    let value = session.client.get("/status", &[])?;
-    match format {
-        Format::Json | Format::JsonPretty => output::json(&value, format),
-        Format::Short => {
-            summary(&typed(value)?).print();
-            Ok(())
+impl Status {
+    pub(crate) fn run(&self, session: &Session) -> Result<()> {
+        watch::show(session, self.watch, || self.text(session))
+    }
+
+    fn text(&self, session: &Session) -> Result<String> {
+        let value = session.client.get("/status", &[])?;
+        if self.format.is_json() {
+            return output::json(&value, self.format);
         }
-        Format::Pretty | Format::Long | Format::Raw | Format::JsonPrometheus => {
-            let status: ClusterStatus = typed(value)?;
-            let mut lines = summary(&status);
+        let status: ClusterStatus = typed(value)?;
+        let mut lines = summary(&status);
+        if self.format != Format::Short {
             details(&status, &mut lines);
-            lines.print();
-            Ok(())
         }
+        Ok(lines.render())
     }
 }
 

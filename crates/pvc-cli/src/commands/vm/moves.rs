@@ -2,24 +2,97 @@
 
 use std::time::Duration;
 
+use clap::Args;
 use pvc_api::vm::Vm;
 use pvc_core::states::VmState;
 
-use crate::Session;
+use super::path;
 use crate::client::{only, typed};
 use crate::error::{CliError, Result};
-use crate::vm::path;
+use crate::session::Session;
 use crate::wait::{self, Look};
 
 /// How long a move is waited for: a guest with much memory takes long. What stands still is called off by its node.
 const LIMIT: Duration = Duration::from_secs(3600);
 
+#[derive(Debug, Args)]
+pub(crate) struct Migrate {
+    /// Name or UUID
+    domain: String,
+    /// The node to go to; the best one if none is named
+    #[arg(short, long)]
+    target: Option<String>,
+    /// Even if it is migrated already, and even if it should be kept apart from a VM there
+    #[arg(short, long)]
+    force: bool,
+    /// Wait until it runs there
+    #[arg(short, long)]
+    wait: bool,
+    /// Not at all rather than by shutting it down
+    #[arg(long)]
+    force_live: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Unmigrate {
+    /// Name or UUID
+    domain: String,
+    /// Even if it should be kept apart from a VM there
+    #[arg(short, long)]
+    force: bool,
+    /// Wait until it runs there
+    #[arg(short, long)]
+    wait: bool,
+    /// Not at all rather than by shutting it down
+    #[arg(long)]
+    force_live: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Move {
+    /// Name or UUID
+    domain: String,
+    /// The node to go to; the best one if none is named
+    #[arg(short, long)]
+    target: Option<String>,
+    /// Even if it should be kept apart from a VM there
+    #[arg(short, long)]
+    force: bool,
+    /// Wait until it runs there
+    #[arg(short, long)]
+    wait: bool,
+    /// Not at all rather than by shutting it down
+    #[arg(long)]
+    force_live: bool,
+}
+
+impl Migrate {
+    pub(crate) fn run(&self, session: &Session) -> Result<()> {
+        let asked = Asked::new("migrate", self.target.as_deref(), self.force, self.force_live);
+        run(session, &self.domain, &asked, self.wait)
+    }
+}
+
+impl Unmigrate {
+    pub(crate) fn run(&self, session: &Session) -> Result<()> {
+        let asked = Asked::new("unmigrate", None, self.force, self.force_live);
+        run(session, &self.domain, &asked, self.wait)
+    }
+}
+
+impl Move {
+    pub(crate) fn run(&self, session: &Session) -> Result<()> {
+        let asked = Asked::new("move", self.target.as_deref(), self.force, self.force_live);
+        run(session, &self.domain, &asked, self.wait)
+    }
+}
+
 /// What is asked for.
 #[derive(Debug)]
-pub(crate) struct Asked<'a>(Vec<(&'static str, &'a str)>);
+struct Asked<'a>(Vec<(&'static str, &'a str)>);
 
 impl<'a> Asked<'a> {
-    pub(crate) fn new(action: &'a str, target: Option<&'a str>, force: bool, force_live: bool) -> Asked<'a> {
+    fn new(action: &'a str, target: Option<&'a str>, force: bool, force_live: bool) -> Asked<'a> {
         let mut form = vec![("action", action)];
         form.extend(target.map(|target| ("node", target)));
         if force {
@@ -32,7 +105,7 @@ impl<'a> Asked<'a> {
     }
 }
 
-pub(crate) fn run(session: &Session, domain: &str, asked: &Asked<'_>, wait: bool) -> Result<()> {
+fn run(session: &Session, domain: &str, asked: &Asked<'_>, wait: bool) -> Result<()> {
     let vm_path = path(domain);
     let read = || -> Result<Vm> { typed(only(session.client.get_once(&vm_path, &[])?)) };
     // What is said of an earlier move must not be taken for the end of this one.

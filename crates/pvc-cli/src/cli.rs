@@ -1,0 +1,144 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use crate::commands::api::Api;
+use crate::commands::cluster::ClusterCommand;
+use crate::commands::connection::ConnectionCommand;
+use crate::commands::fault::FaultCommand;
+use crate::commands::fence::FenceCommand;
+use crate::commands::node::NodeCommand;
+use crate::commands::vm::VmCommand;
+use crate::commands::{cluster, connection, fault, fence, node, vm};
+use crate::error::Result;
+use crate::session::Session;
+
+/// Manage a Parallel Virtual Cluster.
+#[derive(Debug, Parser)]
+#[command(name = "pvc", version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command; they stand before it.
+#[derive(Debug, Args)]
+pub(crate) struct Global {
+    /// The connection to use; 'local' on a node if none is named [env: PVC_CONNECTION]
+    #[arg(short, long, value_name = "NAME")]
+    pub(crate) connection: Option<String>,
+    /// Use the API at this URL rather than a connection; its token is taken from PVC_API_KEY or --api-key-file [env:
+    /// PVC_URL]
+    #[arg(long, value_name = "URL", conflicts_with = "connection")]
+    pub(crate) url: Option<String>,
+    /// Read the token for --url from this file (- for standard input)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) api_key_file: Option<PathBuf>,
+    /// Show each request and how it was answered
+    #[arg(short = 'v', long, env = "PVC_DEBUG", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub(crate) debug: bool,
+    /// Do not say which connection is used
+    #[arg(short, long, env = "PVC_QUIET", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub(crate) quiet: bool,
+    /// Say nothing but what was asked for and errors
+    #[arg(short, long, env = "PVC_SILENT", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub(crate) silent: bool,
+    /// Ask nothing: take every question as confirmed
+    #[arg(short, long, env = "PVC_UNSAFE", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub(crate) r#unsafe: bool,
+    /// Use colours even where there is no terminal
+    #[arg(long, visible_alias = "color", env = "PVC_COLOUR", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
+    pub(crate) colour: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Saved connections to clusters
+    #[command(subcommand)]
+    Connection(ConnectionCommand),
+    /// The cluster as a whole
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Nodes
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Virtual machines
+    #[command(subcommand)]
+    Vm(VmCommand),
+    /// Nodes that are suspect or dead, and what becomes of their guests
+    #[command(subcommand)]
+    Fence(FenceCommand),
+    /// What is wrong in the cluster and wants a person
+    #[command(subcommand)]
+    Fault(FaultCommand),
+    /// Send a request to the API and print the reply
+    Api(Api),
+    /// Print a script that completes commands in a shell
+    Completion {
+        /// The shell
+        shell: Shell,
+    },
+}
+
+/// Does what the command line says.
+pub(crate) fn run(cli: &Cli) -> Result<()> {
+    let open = || Session::open(&cli.global);
+    match &cli.command {
+        Command::Connection(command) => connection::run(command, &cli.global),
+        Command::Cluster(command) => cluster::run(command, &open()?),
+        Command::Node(command) => node::run(command, &open()?),
+        Command::Vm(command) => vm::run(command, &open()?),
+        Command::Fault(command) => fault::run(command, &open()?),
+        Command::Fence(command) => fence::run(command, &open()?),
+        Command::Api(command) => command.run(&open()?),
+        Command::Completion { shell } => {
+            clap_complete::generate(*shell, &mut Cli::command(), "pvc", &mut std::io::stdout());
+            Ok(())
+        }
+    }
+}
+
+/// PVC 1.0.3 has short options of two letters, which the parser does not know: they become their long forms.
+pub(crate) fn expand(args: impl Iterator<Item = String>) -> Vec<String> {
+    let mut seen_node = false;
+    args.map(|arg| {
+        seen_node |= arg == "node";
+        match arg.as_str() {
+            "-ds" if seen_node => "--daemon-state".to_owned(),
+            "-cs" if seen_node => "--coordinator-state".to_owned(),
+            "-vs" if seen_node => "--domain-state".to_owned(),
+            _ => arg,
+        }
+    })
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn two_letter_options_of_the_reference_are_understood() {
+        let args = ["pvc", "node", "list", "-ds", "run", "-cs", "primary"];
+        let cli = Cli::try_parse_from(expand(args.iter().map(|arg| (*arg).to_owned()))).unwrap();
+        let Command::Node(NodeCommand::List(list)) = cli.command else {
+            panic!("{cli:?}")
+        };
+        assert_eq!(
+            list.query(),
+            [("daemon_state", "run"), ("coordinator_state", "primary")]
+        );
+    }
+}

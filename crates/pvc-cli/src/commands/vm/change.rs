@@ -1,0 +1,129 @@
+//! Changing a guest's XML from a command: asking, applying it at once where that can be, restarting where it can not.
+
+use clap::Args;
+use pvc_api::vm::Vm;
+use pvc_core::states::VmState;
+
+use super::path;
+use crate::client::Method;
+use crate::confirm::{Answer, Asking, confirm};
+use crate::diff;
+use crate::error::{CliError, Result};
+use crate::session::Session;
+use crate::task;
+
+/// When a change applies.
+#[derive(Debug, Args)]
+pub(crate) struct When {
+    /// Restart it, so that the change applies now
+    #[arg(short, long, overrides_with = "no_restart")]
+    restart: bool,
+    /// Do not: the change applies at its next start
+    #[arg(short = 'R', long, overrides_with = "restart")]
+    no_restart: bool,
+    /// Ask nothing about the change; whether to restart is said by --restart and --no-restart
+    #[arg(short, long)]
+    yes: bool,
+}
+
+/// Whether a device of a guest that runs is attached or detached at once.
+#[derive(Debug, Args)]
+pub(crate) struct Live {
+    /// Change it at once if it runs (this is so unless --no-live is given)
+    #[arg(short, long, overrides_with = "no_live")]
+    live: bool,
+    /// Change its definition alone
+    #[arg(short = 'L', long, overrides_with = "live")]
+    no_live: bool,
+}
+
+impl Live {
+    pub(crate) fn is_on(&self) -> bool {
+        !self.no_live
+    }
+}
+
+/// What is done to a guest that runs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Hotplug<'a> {
+    /// Nothing: it has to be restarted.
+    None,
+    /// This device is attached.
+    Attach(&'a str),
+    /// This device is detached.
+    Detach(&'a str),
+}
+
+/// Asks, stores the new XML, and makes it apply.
+pub(crate) fn apply(
+    session: &Session,
+    vm: &Vm,
+    xml: &str,
+    question: &str,
+    hotplug: Hotplug<'_>,
+    when: &When,
+) -> Result<()> {
+    let changes = diff::lines(&vm.xml, xml);
+    if diff::is_same(&changes) {
+        session.say(&format!("VM {} is like that already", vm.name));
+        return Ok(());
+    }
+    let asking = session.asking(when.yes);
+    if asking == Asking::Ask {
+        anstream::eprint!("{}", diff::render(&changes, 1));
+    }
+    if confirm(question, asking)? == Answer::No {
+        return Ok(());
+    }
+    let runs = vm.state == VmState::Start;
+    let hotplug = if runs { hotplug } else { Hotplug::None };
+    let restart = runs && restarts(session, vm, hotplug, when)?;
+    let form = [("xml", xml), ("restart", if restart { "true" } else { "false" })];
+    session.say(&session.client.put(&path(&vm.name), &form)?);
+    let (method, device) = match hotplug {
+        // A restart makes it apply as well, and not in two ways at a time.
+        Hotplug::Attach(_) | Hotplug::Detach(_) if restart => return Ok(()),
+        Hotplug::None => {
+            if runs && !restart {
+                session.say(&format!(
+                    "The change applies when VM {} starts the next time",
+                    vm.name
+                ));
+            }
+            return Ok(());
+        }
+        Hotplug::Attach(device) => (Method::Post, device),
+        Hotplug::Detach(device) => (Method::Delete, device),
+    };
+    let route = format!("{}/device", path(&vm.name));
+    session
+        .client
+        .change(method, &route, &[("xml", device)])
+        .and_then(|reply| task::finish(session, reply, true))
+        .map_err(|error| {
+            CliError::new(
+                error.exit,
+                format!(
+                    "The definition is changed, the running VM is not: {}. It applies when VM {} starts the next time",
+                    error.message.trim_end_matches('.'),
+                    vm.name
+                ),
+            )
+        })
+}
+
+/// Whether the guest is restarted. A question that nobody is there to answer is taken as no: the guest runs on.
+fn restarts(session: &Session, vm: &Vm, hotplug: Hotplug<'_>, when: &When) -> Result<bool> {
+    match (when.restart, when.no_restart, hotplug) {
+        (true, _, _) => Ok(true),
+        (_, true, _) | (_, _, Hotplug::Attach(_) | Hotplug::Detach(_)) => Ok(false),
+        (false, false, Hotplug::None) => {
+            let asking = session.asking(false);
+            if asking == Asking::Ask && !crate::confirm::is_answered() {
+                return Ok(false);
+            }
+            let question = format!("Restart VM {} now, so that the change applies?", vm.name);
+            Ok(confirm(&question, asking)? == Answer::Yes)
+        }
+    }
+}

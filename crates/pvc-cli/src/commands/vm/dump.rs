@@ -1,0 +1,35 @@
+//! `pvc vm dump`.
+
+use std::fs;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::read;
+use crate::error::{CliError, Result};
+use crate::output;
+use crate::session::Session;
+
+#[derive(Debug, Args)]
+pub(crate) struct Dump {
+    /// Name or UUID
+    domain: String,
+    /// Save it in this file
+    #[arg(short, long)]
+    file: Option<PathBuf>,
+}
+
+impl Dump {
+    pub(crate) fn run(&self, session: &Session) -> Result<()> {
+        let vm = read(session, &self.domain)?;
+        let text = format!("{}\n", vm.xml.trim_end());
+        let Some(file) = &self.file else {
+            output::print(&text);
+            return Ok(());
+        };
+        fs::write(file, text)
+            .map_err(|error| CliError::failure(format!("Can not write {}: {error}", file.display())))?;
+        session.say(&format!("Saved the XML of VM {} in {}", vm.name, file.display()));
+        Ok(())
+    }
+}
