@@ -31,6 +31,8 @@ pub enum ErrorCode {
     InvalidParameter,
     /// The token is missing or not known (401).
     Unauthorized,
+    /// The caller's role does not allow it, or the request comes from another site's page (403).
+    Forbidden,
     /// There is no such thing, or no such route (404).
     NotFound,
     /// The route exists, but not for this method (405).
@@ -43,6 +45,8 @@ pub enum ErrorCode {
     TooSlow,
     /// The request's body is larger than is taken (413).
     TooLarge,
+    /// This address has failed to log in too often; the header `Retry-After` says when it may try again (429).
+    TooManyFailures,
     /// This release does not do that yet (501).
     NotImplemented,
     /// The coordination store has no quorum or does not answer; nothing was changed (503).

@@ -109,6 +109,12 @@ text_id!(
     check_image
 );
 text_id!(
+    /// A token's or a user's name: letters, digits, `_`, `-` and `.`, at most 63.
+    AccountName,
+    "name of a token or user",
+    check_word
+);
+text_id!(
     /// `/etc/machine-id` of a host: 32 lower-case hexadecimal digits.
     MachineId,
     "machine id",

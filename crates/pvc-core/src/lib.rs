@@ -3,6 +3,7 @@
 //! Nothing in this crate reads a clock, a file, a socket or the environment: time is an argument and the outside
 //! world arrives as a view. So the daemons, the simulator and the tests run the very same decisions.
 //!
+//! * [`access`]: who may use the API, and what was done through it.
 //! * [`bmc`]: whose a node's BMC is, and what its word is good for.
 //! * [`drain`]: emptying a node and filling it again.
 //! * [`fence`]: proving a silent node dead.
@@ -18,6 +19,7 @@
 //! * [`upstream`]: whether a node reaches the upstream network.
 //! * [`storage_loss`]: what a node does that has lost the storage network alone.
 //! * [`time`]: the host's boot clock as a value.
+pub mod access;
 pub mod bmc;
 pub mod drain;
 pub mod fence;

@@ -72,6 +72,8 @@ macro_rules! words {
     };
 }
 
+pub(crate) use words;
+
 words!(
     /// What a node is for; recomputed from the configuration at each start of its agent.
     DaemonMode, "daemon mode" {

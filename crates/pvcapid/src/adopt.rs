@@ -6,8 +6,8 @@ use pvc_common::store::{Store, StoreError, Txn};
 use pvc_core::hold::{AdoptOrder, HoldPhase, HoldRecord};
 use pvc_core::ids::NodeName;
 
+use crate::access::Caller;
 use crate::app::App;
-use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::node;
 use crate::snapshot::{Snapshot, Wanted};
@@ -188,7 +188,7 @@ pub(crate) async fn order<S: Store>(
         }
         let order = Some(AdoptOrder {
             id: uuid::Uuid::new_v4().to_string(),
-            by: by.0.clone(),
+            by: by.to_string(),
             at: app.clock_seconds(),
             without: without.clone(),
         });
@@ -198,7 +198,7 @@ pub(crate) async fn order<S: Store>(
         };
         match app.store.commit(txn).await {
             Ok(_) => {
-                tracing::warn!(by = %by.0, ?without, "adoption ordered");
+                tracing::warn!(by = %by, ?without, "adoption ordered");
                 return Ok(text);
             }
             Err(StoreError::BadVersion { .. } | StoreError::NodeExists { .. }) => {}

@@ -10,7 +10,7 @@ use pvc_common::store::Store;
 use pvc_core::ids::{NodeName, VmId};
 use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 
-use crate::auth::AuthPolicy;
+use crate::access::AuthPolicy;
 use crate::error::ApiError;
 use pvc_api::message::ErrorCode;
 

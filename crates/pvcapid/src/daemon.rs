@@ -9,8 +9,8 @@ use pvc_common::config::{Authentication, Config};
 use pvc_common::store::zookeeper::{ZooKeeperOptions, ZooKeeperStore};
 use tokio::signal::unix::{SignalKind, signal};
 
+use crate::access::{AuthPolicy, KnownToken, TokenDigest};
 use crate::app::{App, Settings, Waits};
-use crate::auth::{AuthPolicy, KnownToken, TokenDigest};
 use crate::server::{self, ServerError, TlsFiles};
 
 /// How long a server of the store may be silent before another is tried. Longer than for the agents, whose lease
@@ -61,6 +61,7 @@ pub fn settings(config: &Config) -> Settings {
                     .map(|token| KnownToken {
                         digest: TokenDigest::of(token.token.expose().as_bytes()),
                         description: token.description.clone(),
+                        role: token.role,
                     })
                     .collect(),
             ),

@@ -1,7 +1,9 @@
 //! What a request that is not carried out is answered with.
 
-use actix_web::http::StatusCode;
+use actix_web::http::header::RETRY_AFTER;
+use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpResponse, ResponseError};
+use pvc_api::PREFIX;
 use pvc_api::message::{ErrorCode, ErrorReply};
 use pvc_common::store::{ReadError, StoreError};
 
@@ -15,6 +17,8 @@ pub struct ApiError {
     pub code: ErrorCode,
     /// For a person to read.
     pub message: String,
+    /// In how many seconds the client may try again, if that is known.
+    pub retry_after_seconds: Option<u64>,
 }
 
 impl ApiError {
@@ -23,6 +27,7 @@ impl ApiError {
         ApiError {
             code,
             message: message.into(),
+            retry_after_seconds: None,
         }
     }
 
@@ -37,6 +42,19 @@ impl ApiError {
     /// There is no such thing.
     pub fn not_found(message: impl Into<String>) -> ApiError {
         ApiError::new(ErrorCode::NotFound, message)
+    }
+
+    /// There is no such route.
+    pub fn no_route(path: &str) -> ApiError {
+        ApiError::not_found(format!("There is no route {path}; routes begin with {PREFIX}/"))
+    }
+
+    /// The route is not for that method.
+    pub fn no_method(method: &Method, path: &str) -> ApiError {
+        ApiError::new(
+            ErrorCode::MethodNotAllowed,
+            format!("{method} is not possible on {path}"),
+        )
     }
 
     /// What is asked for does not fit how things are now.
@@ -72,11 +90,13 @@ pub fn status(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::InvalidParameter => StatusCode::BAD_REQUEST,
         ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
+        ErrorCode::Forbidden => StatusCode::FORBIDDEN,
         ErrorCode::NotFound => StatusCode::NOT_FOUND,
         ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         ErrorCode::Conflict | ErrorCode::Busy => StatusCode::CONFLICT,
         ErrorCode::TooSlow => StatusCode::REQUEST_TIMEOUT,
         ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        ErrorCode::TooManyFailures => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::NotImplemented => StatusCode::NOT_IMPLEMENTED,
         ErrorCode::StoreUnavailable | ErrorCode::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
         ErrorCode::WaitTimeout => StatusCode::GATEWAY_TIMEOUT,
@@ -96,7 +116,11 @@ impl ResponseError for ApiError {
         } else {
             tracing::debug!(error = %self, %status, "request refused");
         }
-        HttpResponse::build(status).json(ErrorReply {
+        let mut response = HttpResponse::build(status);
+        if let Some(seconds) = self.retry_after_seconds {
+            response.insert_header((RETRY_AFTER, seconds.to_string()));
+        }
+        response.json(ErrorReply {
             message: self.message.clone(),
             code: self.code,
             request_id: request::current_id(),

@@ -5,15 +5,16 @@
 //!
 //! * [`daemon`] - from the configuration to a server that runs until it is told to stop.
 //! * [`server`] - sockets, TLS, limits.
-//! * `request` - identity, log line and token check of each request; [`auth`] the comparison of tokens.
+//! * `request` - identity and log line of each request.
+//! * [`access`] - who may use the API, and what for.
 //! * `adopt` - nodes on hold, and the order that ends it.
 //! * `routes` - the table of routes and the handlers.
 //! * `status`, `node`, `drain`, `vm`, `fence`, `fault` - what the routes do, over the store.
 //! * [`error`] - what a refused request is answered with.
 //! * [`openapi`] - the description for programs.
+pub mod access;
 mod adopt;
 pub mod app;
-pub mod auth;
 pub mod daemon;
 mod drain;
 pub mod error;

@@ -1,37 +1,61 @@
 //! The description of the API for programs: OpenAPI 3.1, made from the handlers' annotations.
 
 use pvc_api::{API_KEY_HEADER, PREFIX};
+use utoipa::OpenApi;
+use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::server::Server;
-use utoipa::{Modify, OpenApi};
+use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
 
 use crate::routes;
 
 #[derive(OpenApi)]
-#[openapi(
-    info(title = "PVC API", description = "The API of Parallel Virtual Cluster"),
-    modifiers(&Server_, &Token)
-)]
+#[openapi(info(title = "PVC API", description = "The API of Parallel Virtual Cluster"))]
 struct Document;
 
-struct Server_;
-
-impl Modify for Server_ {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        document.servers = Some(vec![Server::new(PREFIX)]);
+/// The description. The `security` of each operation says which role it needs.
+pub(crate) fn document() -> utoipa::openapi::OpenApi {
+    let mut document = Document::openapi().merge_from(routes::document());
+    document.servers = Some(vec![Server::new(PREFIX)]);
+    let token = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(API_KEY_HEADER)));
+    document
+        .components
+        .get_or_insert_default()
+        .add_security_scheme("token", token);
+    for item in document.paths.paths.values_mut() {
+        let operations = [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+            &mut item.patch,
+        ];
+        operations.into_iter().flatten().for_each(describe_refusals);
     }
+    document
 }
 
-struct Token;
-
-impl Modify for Token {
-    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let scheme = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(API_KEY_HEADER)));
-        document
-            .components
-            .get_or_insert_default()
-            .add_security_scheme("token", scheme);
-        document.security = Some(vec![SecurityRequirement::new("token", Vec::<String>::new())]);
+/// How a request is refused that may not do what it asks for is the same everywhere.
+fn describe_refusals(operation: &mut Operation) {
+    if operation.security.as_deref() == Some(&[SecurityRequirement::default()]) {
+        return;
+    }
+    for (status, description) in [
+        ("401", "No token, or one that is not known"),
+        ("403", "The caller's role does not allow it"),
+        ("429", "This address has failed to log in too often"),
+    ] {
+        let response = ResponseBuilder::new().description(description).content(
+            "application/json",
+            ContentBuilder::new()
+                .schema(Some(Ref::from_schema_name("ErrorReply")))
+                .build(),
+        );
+        operation
+            .responses
+            .responses
+            .entry(status.to_owned())
+            .or_insert_with(|| response.build().into());
     }
 }
 
@@ -40,7 +64,7 @@ impl Modify for Token {
 /// # Errors
 /// When it can not be written as JSON.
 pub fn openapi() -> Result<String, serde_json::Error> {
-    let mut text = serde_json::to_string_pretty(&Document::openapi().merge_from(routes::document()))?;
+    let mut text = serde_json::to_string_pretty(&document())?;
     text.push('\n');
     Ok(text)
 }

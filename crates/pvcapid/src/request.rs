@@ -1,17 +1,15 @@
-//! What every request goes through: an identity, a line in the log, and the token check.
+//! What every request gets: an identity and a line in the log.
 
 use std::future::Future;
 
+use actix_web::Error;
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage, ResponseError, web};
-use pvc_api::{API_KEY_HEADER, PREFIX, REQUEST_ID_HEADER};
+use pvc_api::REQUEST_ID_HEADER;
 use pvc_common::clock::{Clock, HostClock};
 use tracing::Instrument;
-
-use crate::auth::AuthPolicy;
 
 tokio::task_local! {
     static REQUEST_ID: String;
@@ -72,36 +70,4 @@ where
 
 fn scoped<F: Future>(id: String, work: F) -> impl Future<Output = F::Output> {
     REQUEST_ID.scope(id, work)
-}
-
-/// Routes that are answered without a token, as in PVC 1.0.3.
-fn is_open(path: &str) -> bool {
-    let Some(rest) = path.strip_prefix(PREFIX) else {
-        return false;
-    };
-    matches!(rest, "" | "/" | "/status/primary_node")
-}
-
-/// Refuses requests without a known token, before anything else of them is looked at.
-pub(crate) async fn authenticate<B>(
-    req: ServiceRequest,
-    next: Next<B>,
-) -> Result<ServiceResponse<impl MessageBody>, Error>
-where
-    B: MessageBody + 'static,
-{
-    let policy = req.app_data::<web::Data<AuthPolicy>>().cloned();
-    let token = req.headers().get(API_KEY_HEADER).map(HeaderValue::as_bytes);
-    // Without a policy nobody gets in: forgetting to set one must not open the door.
-    let caller = policy.as_ref().and_then(|policy| policy.caller(token));
-    let open = policy.is_some() && is_open(req.path());
-    if let Some(caller) = caller {
-        req.extensions_mut().insert(caller);
-        return Ok(next.call(req).await?.map_into_left_body());
-    }
-    if open {
-        return Ok(next.call(req).await?.map_into_left_body());
-    }
-    let refusal = AuthPolicy::refusal(req.headers().contains_key(API_KEY_HEADER)).error_response();
-    Ok(req.into_response(refusal).map_into_right_body())
 }

@@ -15,9 +15,9 @@ use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::access::{self, Gate};
 use crate::app::App;
-use crate::auth::AuthPolicy;
-use crate::{request, routes};
+use crate::{openapi, request, routes};
 
 /// Handlers never block, so a few threads serve thousands of connections; the nodes' cores are for guests.
 const WORKERS: usize = 2;
@@ -64,6 +64,9 @@ pub enum ServerError {
     /// Certificate and key do not make a TLS server.
     #[error("certificate and private key do not fit together or are not usable")]
     Tls(#[source] rustls::Error),
+    /// The description of the API, which says what each route needs, can not be made.
+    #[error("the description of the API can not be made")]
+    Document(#[source] serde_json::Error),
     /// The server did not take a listening socket.
     #[error("can not serve")]
     Serve(#[source] io::Error),
@@ -122,14 +125,15 @@ pub fn serve<S: Store>(
     listeners: Vec<TcpListener>,
     tls: Option<ServerConfig>,
 ) -> Result<Server, ServerError> {
-    let policy = web::Data::new(app.settings.auth.clone());
+    let document = serde_json::to_value(openapi::document()).map_err(ServerError::Document)?;
+    let gate = web::Data::new(Gate::new(app.settings.auth.clone(), &document));
     let app = web::Data::new(app);
     let mut server = HttpServer::new(move || {
         ActixApp::new()
             .wrap(Compress::default())
-            .configure(|services| configure(services, app.clone(), policy.clone()))
+            .configure(|services| configure(services, app.clone(), gate.clone()))
             // The last one wraps the others: a request has its identity before it is refused.
-            .wrap(from_fn(request::authenticate))
+            .wrap(from_fn(access::guard))
             .wrap(from_fn(request::trace))
     })
     .workers(WORKERS)
@@ -148,11 +152,7 @@ pub fn serve<S: Store>(
     Ok(server.run())
 }
 
-fn configure<S: Store>(
-    services: &mut web::ServiceConfig,
-    app: web::Data<App<S>>,
-    policy: web::Data<AuthPolicy>,
-) {
-    services.app_data(app).app_data(policy);
+fn configure<S: Store>(services: &mut web::ServiceConfig, app: web::Data<App<S>>, gate: web::Data<Gate>) {
+    services.app_data(app).app_data(gate);
     routes::configure::<S>(services);
 }

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
+use pvc_core::access::Role;
+
 use super::finding::Problem;
 use super::section::{Section, Value};
 use super::values::Port;
@@ -40,6 +42,8 @@ pub struct ApiToken {
     pub description: String,
     /// The key.
     pub token: Secret,
+    /// What it lets do. Default: everything.
+    pub role: Role,
 }
 
 /// What HTTPS needs.
@@ -69,6 +73,14 @@ impl Value for Source {
     }
 }
 
+impl Value for Role {
+    const EXPECTED: &'static str = "one of viewer, operator, admin";
+
+    fn parse(text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| String::new())
+    }
+}
+
 pub(super) fn read(section: &mut Section<'_>, upstream_floating: Option<IpAddr>) -> Option<Api> {
     let (listen_address, listen_port) = section.section_or_defaults("listen", |section| {
         let address = section.optional::<IpAddr>("address");
@@ -84,9 +96,12 @@ pub(super) fn read(section: &mut Section<'_>, upstream_floating: Option<IpAddr>)
     let tokens = section.sections("token", |section| {
         let description = section.or("description", String::new());
         let token = section.required::<Secret>("token");
+        // PVC 1.0.3 knows no roles: each of its tokens may do everything.
+        let role = section.or("role", Role::Admin);
         Some(ApiToken {
             description,
             token: token?,
+            role,
         })
     });
     let authentication = match (enabled, tokens) {

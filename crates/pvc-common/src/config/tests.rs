@@ -540,6 +540,11 @@ fn the_api_is_not_open_by_mistake() {
         "  token: [{description: x}]\n",
         "api.token[0].token: missing; expected a text",
     );
+    check_error(
+        token,
+        "  token: [{token: abc, role: root}]\n",
+        "api.token[0].role: \"root\" is not one of viewer, operator, admin",
+    );
     let open = changed("enabled: yes", "enabled: no");
     assert!(
         findings_of(&open)

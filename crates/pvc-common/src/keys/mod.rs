@@ -6,18 +6,26 @@
 //!
 //! * [`config`], [`node`], [`domain`], [`tag`], [`domain_snapshot`]: the keys of one thing.
 //! * [`lease_node`], [`lease_primary`], [`fence`]: the high-availability protocol (schema 16).
+//! * [`token`], [`user`], [`fn@session`], [`audit_page`]: who may use the API, and what was done through it (schema 16).
 //! * [`nodes`], [`domains`] and the other [`Container`]s: where the children of a path are such things.
 //! * [`values`]: how values are written.
+//! * [`holds_secret`]: which of them must not be shown.
 
 use std::fmt;
 use std::marker::PhantomData;
 
+mod access;
 mod domain;
 mod ha;
 mod node;
 mod root;
+mod secrecy;
 pub mod values;
 
+pub use access::{
+    audit_note, audit_notes, audit_page, audit_pages, session, sessions, token, token_use, tokens, user,
+    users,
+};
 pub use domain::{
     DomainKeys, SnapshotKeys, TagKeys, domain, domain_snapshot, domain_snapshots, domain_tags, domains, tag,
 };
@@ -27,6 +35,7 @@ pub use root::{
     ConfigKeys, FaultKeys, LogKeys, SchemaKeys, StorageKeys, config, fault, faults, log, logs, networks,
     osds, pools, schema, storage, volumes,
 };
+pub use secrecy::holds_secret;
 pub use values::Value;
 
 use crate::store::Znode;

@@ -5,6 +5,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
+use pvc_core::access::{AuditPage, AuditRequest, SessionRecord, TokenRecord, TokenUse, UserRecord};
 use pvc_core::fence::FenceRecord;
 use pvc_core::hold::{AdoptOrder, HoldRecord};
 use pvc_core::ids::{ImageName, NodeName, PoolName, TagName, VmId, VmName, VolumeId};
@@ -130,6 +131,12 @@ macro_rules! record_values {
 }
 
 record_values! {
+    "a token": TokenRecord;
+    "a use of a token": TokenUse;
+    "a user": UserRecord;
+    "a session": SessionRecord;
+    "a note for the audit log": AuditRequest;
+    "a page of the audit log": AuditPage;
     "a node's lease": NodeLease;
     "a record of a fence": FenceRecord;
     "a record of a hold": HoldRecord;

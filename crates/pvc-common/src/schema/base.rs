@@ -39,6 +39,13 @@ pub fn base_keys() -> Txn {
         .create(&keys::lease_primary(), &None)
         .create_path(keys::fences().path(), "")
         .create(&config.adopt(), &None)
+        .create_path("/access", "")
+        .create_path(keys::tokens().path(), "")
+        .create_path(keys::users().path(), "")
+        .create_path(keys::sessions().path(), "")
+        .create_path("/audit", "")
+        .create_path(keys::audit_notes().path(), "")
+        .create_path(keys::audit_pages().path(), "")
 }
 
 #[cfg(test)]
@@ -66,6 +73,13 @@ mod tests {
             "/leases/primary",
             "/fences",
             "/config/adopt",
+            "/access",
+            "/access/tokens",
+            "/access/users",
+            "/access/sessions",
+            "/audit",
+            "/audit/notes",
+            "/audit/pages",
         ]);
         let txn = base_keys();
         let ours: Vec<&str> = txn

@@ -11,8 +11,8 @@ use pvc_core::fence::{Confirmation, ConfirmationKind, FenceRecord};
 use pvc_core::ids::NodeName;
 
 use super::view::{confirmable, word};
+use crate::access::Caller;
 use crate::app::App;
-use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::node;
 
@@ -150,18 +150,18 @@ async fn write<S: Store>(
         let at = app.clock_seconds();
         record.confirmation = Some(Confirmation {
             kind,
-            by: by.0.clone(),
+            by: by.to_string(),
             at,
         });
         record.note(
             at,
             &app.settings.node,
-            format!("{} confirmed by {}", word(kind), by.0),
+            format!("{} confirmed by {}", word(kind), by),
         );
         let txn = Txn::new().set(&key, &Some(record), found.version);
         match app.store.commit(txn).await {
             Ok(_) => {
-                tracing::warn!(node = %name, kind = word(kind), by = %by.0, "fence confirmed by an administrator");
+                tracing::warn!(node = %name, kind = word(kind), by = %by, "fence confirmed by an administrator");
                 return Ok(text);
             }
             Err(StoreError::BadVersion { .. }) => {}

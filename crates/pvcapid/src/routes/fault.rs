@@ -51,6 +51,7 @@ pub(crate) struct ListParams {
 /// All faults.
 #[utoipa::path(
     get, path = "/faults", operation_id = "list_faults", tag = "fault", params(ListParams),
+    security(("token" = ["viewer"])),
     responses(
         (status = 200, description = "The faults; an empty list if there is none", body = Vec<Fault>),
         (status = 400, description = "A parameter is wrong; the message names it", body = ErrorReply),
@@ -69,6 +70,7 @@ pub(crate) async fn list<S: Store>(
 /// Acknowledges all faults: they lower the health no more.
 #[utoipa::path(
     put, path = "/faults", operation_id = "acknowledge_faults", tag = "fault",
+    security(("token" = ["operator"])),
     responses(
         (status = 200, description = "Acknowledged", body = Message),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
@@ -82,6 +84,7 @@ pub(crate) async fn acknowledge_all<S: Store>(app: web::Data<App<S>>) -> Result<
 /// Deletes all faults. Those that still last come back.
 #[utoipa::path(
     delete, path = "/faults", operation_id = "delete_faults", tag = "fault",
+    security(("token" = ["operator"])),
     responses(
         (status = 200, description = "Deleted", body = Message),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
@@ -96,6 +99,7 @@ pub(crate) async fn delete_all<S: Store>(app: web::Data<App<S>>) -> Result<impl 
 #[utoipa::path(
     get, path = "/faults/{fault_id}", operation_id = "show_fault", tag = "fault",
     params(("fault_id" = String, Path, description = "The fault's id")),
+    security(("token" = ["viewer"])),
     responses(
         (status = 200, description = "The fault as a list of one; an empty list if there is none", body = Vec<Fault>),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
@@ -114,6 +118,7 @@ pub(crate) async fn show<S: Store>(
 #[utoipa::path(
     put, path = "/faults/{fault_id}", operation_id = "acknowledge_fault", tag = "fault",
     params(("fault_id" = String, Path, description = "The fault's id")),
+    security(("token" = ["operator"])),
     responses(
         (status = 200, description = "Acknowledged, or so already", body = Message),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
@@ -132,6 +137,7 @@ pub(crate) async fn acknowledge<S: Store>(
 #[utoipa::path(
     delete, path = "/faults/{fault_id}", operation_id = "delete_fault", tag = "fault",
     params(("fault_id" = String, Path, description = "The fault's id")),
+    security(("token" = ["operator"])),
     responses(
         (status = 200, description = "Deleted", body = Message),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),

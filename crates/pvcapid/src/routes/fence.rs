@@ -9,8 +9,8 @@ use serde::Deserialize;
 use utoipa::{IntoParams, OpenApi};
 
 use super::{message, resource};
+use crate::access::Caller;
 use crate::app::App;
-use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::extract::Params;
 use crate::{fence, node};
@@ -34,6 +34,7 @@ pub(crate) struct Document;
 /// Every node and its fence: who is suspect, what proves it dead, what happens next.
 #[utoipa::path(
     get, path = "/fence", operation_id = "list_fences", tag = "fence",
+    security(("token" = ["viewer"])),
     responses(
         (status = 200, description = "One entry for each node", body = Vec<NodeFence>),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
@@ -48,6 +49,7 @@ pub(crate) async fn list<S: Store>(app: web::Data<App<S>>) -> Result<impl Respon
 #[utoipa::path(
     get, path = "/fence/{node}", operation_id = "show_fence", tag = "fence",
     params(("node" = String, Path, description = "The node's name")),
+    security(("token" = ["viewer"])),
     responses(
         (status = 200, description = "Its fence; in state `none` if it was never suspect", body = NodeFence),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
@@ -89,6 +91,7 @@ fn kind<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Confirmatio
 #[utoipa::path(
     post, path = "/fence/{node}/confirm", operation_id = "confirm_fence", tag = "fence",
     params(("node" = String, Path, description = "The node's name"), ConfirmParams),
+    security(("token" = ["admin"])),
     responses(
         (status = 200, description = "Written down, or so already", body = Message),
         (status = 400, description = "A parameter is missing or wrong; the message names it", body = ErrorReply),

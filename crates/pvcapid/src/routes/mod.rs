@@ -12,13 +12,15 @@ pub(crate) mod vm;
 
 use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use pvc_api::PREFIX;
-use pvc_api::message::{ErrorCode, Message};
+use pvc_api::message::Message;
 use pvc_common::store::Store;
 use utoipa::OpenApi;
 
 use crate::error::ApiError;
 
 /// Adds every route. A module of routes has a `configure` and a `Document`, and is named here and in [`document`].
+/// The annotation of each handler declares which role it needs, `security(("token" = ["operator"]))`, or that it needs
+/// none, `security(())`; one that declares nothing is closed.
 pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
     services
         .service(
@@ -56,17 +58,11 @@ fn resource(path: &str) -> actix_web::Resource {
 }
 
 async fn no_route(request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    Err(ApiError::not_found(format!(
-        "There is no route {}; routes begin with {PREFIX}/",
-        request.path()
-    )))
+    Err(ApiError::no_route(request.path()))
 }
 
 async fn no_method(request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    Err(ApiError::new(
-        ErrorCode::MethodNotAllowed,
-        format!("{} is not possible on {}", request.method(), request.path()),
-    ))
+    Err(ApiError::no_method(request.method(), request.path()))
 }
 
 /// A reply in words.

@@ -65,6 +65,7 @@ pub(crate) struct ListParams {
 /// The nodes that fit everything that is asked for.
 #[utoipa::path(
     get, path = "/node", operation_id = "list_nodes", tag = "node", params(ListParams),
+    security(("token" = ["viewer"])),
     responses(
         (status = 200, description = "The nodes", body = Vec<Node>),
         (status = 400, description = "A parameter is wrong; the message names it", body = ErrorReply),
@@ -94,6 +95,7 @@ pub(crate) async fn list<S: Store>(
 #[utoipa::path(
     get, path = "/node/{node}", operation_id = "show_node", tag = "node",
     params(("node" = String, Path, description = "The node's name")),
+    security(("token" = ["viewer"])),
     responses(
         (status = 200, description = "The node, as a list of one", body = Vec<Node>),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
@@ -114,6 +116,7 @@ pub(crate) async fn show<S: Store>(
 #[utoipa::path(
     get, path = "/node/{node}/daemon-state", operation_id = "node_daemon_state", tag = "node",
     params(("node" = String, Path, description = "The node's name")),
+    security(("token" = ["viewer"])),
     responses(
         (status = 200, description = "The state", body = NodeDaemonState),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
@@ -137,6 +140,7 @@ pub(crate) async fn daemon_state<S: Store>(
 #[utoipa::path(
     get, path = "/node/{node}/coordinator-state", operation_id = "node_coordinator_state", tag = "node",
     params(("node" = String, Path, description = "The node's name")),
+    security(("token" = ["viewer"])),
     responses(
         (status = 200, description = "The state", body = NodeCoordinatorState),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
@@ -182,6 +186,7 @@ fn wanted_role<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Coor
 #[utoipa::path(
     post, path = "/node/{node}/coordinator-state", operation_id = "set_node_coordinator_state", tag = "node",
     params(("node" = String, Path, description = "The node's name"), CoordinatorStateParams),
+    security(("token" = ["operator"])),
     responses(
         (status = 200, description = "Under way, or so already", body = Message),
         (status = 400, description = "The node can not take the role, or a parameter is wrong", body = ErrorReply),
@@ -211,6 +216,7 @@ pub(crate) async fn set_coordinator_state<S: Store>(
 #[utoipa::path(
     get, path = "/node/{node}/domain-state", operation_id = "node_domain_state", tag = "node",
     params(("node" = String, Path, description = "The node's name")),
+    security(("token" = ["viewer"])),
     responses(
         (status = 200, description = "The state", body = NodeDomainState),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
@@ -262,6 +268,7 @@ fn wanted_domain_state<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Res
 #[utoipa::path(
     post, path = "/node/{node}/domain-state", operation_id = "set_node_domain_state", tag = "node",
     params(("node" = String, Path, description = "The node's name"), DomainStateParams),
+    security(("token" = ["operator"])),
     responses(
         (status = 200, description = "Ordered, done, or so already", body = Message),
         (status = 400, description = "A parameter is missing or wrong; the message names it", body = ErrorReply),

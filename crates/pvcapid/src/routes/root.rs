@@ -39,6 +39,7 @@ pub(crate) async fn index() -> impl Responder {
 /// The version of the daemon. Addition to PVC 1.0.3.
 #[utoipa::path(
     get, path = "/version", operation_id = "version", tag = "root",
+    security(("token" = ["viewer"])),
     responses(
         (status = 200, description = "The versions of interface and daemon", body = Version),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),

@@ -11,8 +11,8 @@ use serde::Deserialize;
 use utoipa::{IntoParams, OpenApi};
 
 use super::{message, resource};
+use crate::access::Caller;
 use crate::app::App;
-use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::extract::{self, Params};
 use crate::{adopt, node, status};
@@ -44,6 +44,7 @@ pub(crate) struct Document;
 /// The state of the cluster.
 #[utoipa::path(
     get, path = "/status", operation_id = "status", tag = "status",
+    security(("token" = ["viewer"])),
     responses(
         (status = 200, description = "The state of the cluster", body = ClusterStatus),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
@@ -66,6 +67,7 @@ pub(crate) struct MaintenanceParams {
 /// Switches maintenance on or off. Under maintenance no node is fenced.
 #[utoipa::path(
     post, path = "/status", operation_id = "set_maintenance", tag = "status", params(MaintenanceParams),
+    security(("token" = ["operator"])),
     responses(
         (status = 200, description = "Done, or so already", body = Message),
         (status = 400, description = "A parameter is missing or wrong; the message names it", body = ErrorReply),
@@ -107,6 +109,7 @@ pub(crate) async fn primary_node<S: Store>(app: web::Data<App<S>>) -> Result<Htt
 /// Which nodes hold still since the coordination store may tell of the past, as after it was restored from a backup.
 #[utoipa::path(
     get, path = "/status/adopt", operation_id = "show_adoption", tag = "status",
+    security(("token" = ["viewer"])),
     responses(
         (status = 200, description = "All nodes", body = Adoption),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
@@ -129,6 +132,7 @@ pub(crate) struct AdoptParams {
 /// Orders that what really runs on the nodes is taken as the truth, which ends their hold.
 #[utoipa::path(
     post, path = "/status/adopt", operation_id = "adopt", tag = "status", params(AdoptParams),
+    security(("token" = ["admin"])),
     responses(
         (status = 200, description = "Ordered, or so already", body = Message),
         (status = 400, description = "A parameter is wrong; the message names it", body = ErrorReply),

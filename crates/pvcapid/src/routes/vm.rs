@@ -13,8 +13,8 @@ use serde::Deserialize;
 use utoipa::{IntoParams, OpenApi};
 
 use super::{message, resource};
+use crate::access::Caller;
 use crate::app::App;
-use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::extract::{self, Params};
 use crate::filter::NameFilter;
@@ -97,6 +97,7 @@ pub(crate) struct ListParams {
 /// The guests that fit everything that is asked for, sorted by name.
 #[utoipa::path(
     get, path = "/vm", operation_id = "list_vms", tag = "vm", params(ListParams),
+    security(("token" = ["viewer"])),
     responses(
         (status = 200, description = "The guests", body = Vec<Vm>),
         (status = 400, description = "A parameter is wrong; the message names it", body = ErrorReply),
@@ -231,6 +232,7 @@ where
 /// Defines a guest. It is in state `stop` then.
 #[utoipa::path(
     post, path = "/vm", operation_id = "define_vm", tag = "vm", params(DefineParams),
+    security(("token" = ["operator"])),
     responses(
         (status = 200, description = "Defined", body = Message),
         (status = 400, description = "A parameter is missing or wrong; the message names it", body = ErrorReply),
@@ -254,6 +256,7 @@ pub(crate) async fn create<S: Store>(
 #[utoipa::path(
     post, path = "/vm/{vm}", operation_id = "define_vm_by_name", tag = "vm",
     params(("vm" = String, Path, description = "The guest's name or UUID"), DefineParams),
+    security(("token" = ["operator"])),
     responses(
         (status = 200, description = "Defined", body = Message),
         (status = 400, description = "A parameter is missing or wrong; the message names it", body = ErrorReply),
@@ -285,6 +288,7 @@ pub(crate) async fn create_named<S: Store>(
 #[utoipa::path(
     get, path = "/vm/{vm}", operation_id = "show_vm", tag = "vm",
     params(("vm" = String, Path, description = "The guest's name or UUID")),
+    security(("token" = ["viewer"])),
     responses(
         (status = 200, description = "The guest, as a list of one", body = Vec<Vm>),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
@@ -319,6 +323,7 @@ pub(crate) struct ModifyParams {
 #[utoipa::path(
     put, path = "/vm/{vm}", operation_id = "modify_vm", tag = "vm",
     params(("vm" = String, Path, description = "The guest's name or UUID"), ModifyParams),
+    security(("token" = ["operator"])),
     responses(
         (status = 200, description = "Replaced", body = Message),
         (status = 400, description = "A parameter is missing or wrong; the message names it", body = ErrorReply),
@@ -361,6 +366,7 @@ pub(crate) struct RemoveParams {
 #[utoipa::path(
     delete, path = "/vm/{vm}", operation_id = "undefine_vm", tag = "vm",
     params(("vm" = String, Path, description = "The guest's name or UUID"), RemoveParams),
+    security(("token" = ["operator"])),
     responses(
         (status = 200, description = "Removed", body = Message),
         (status = 400, description = "A parameter is wrong; the message names it", body = ErrorReply),
@@ -390,6 +396,7 @@ pub(crate) async fn remove<S: Store>(
 #[utoipa::path(
     get, path = "/vm/{vm}/state", operation_id = "vm_state", tag = "vm",
     params(("vm" = String, Path, description = "The guest's name or UUID")),
+    security(("token" = ["viewer"])),
     responses(
         (status = 200, description = "The state", body = VmStateReply),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
@@ -435,6 +442,7 @@ pub(crate) struct StateParams {
 #[utoipa::path(
     post, path = "/vm/{vm}/state", operation_id = "set_vm_state", tag = "vm",
     params(("vm" = String, Path, description = "The guest's name or UUID"), StateParams),
+    security(("token" = ["operator"])),
     responses(
         (status = 200, description = "Asked for, or so already", body = Message),
         (status = 400, description = "A parameter is missing or wrong; the message names it", body = ErrorReply),
@@ -466,6 +474,7 @@ pub(crate) async fn set_state<S: Store>(
 #[utoipa::path(
     get, path = "/vm/{vm}/node", operation_id = "vm_node", tag = "vm",
     params(("vm" = String, Path, description = "The guest's name or UUID")),
+    security(("token" = ["viewer"])),
     responses(
         (status = 200, description = "Its node", body = VmNodeReply),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
@@ -517,6 +526,7 @@ pub(crate) struct MoveParams {
 #[utoipa::path(
     post, path = "/vm/{vm}/node", operation_id = "move_vm", tag = "vm",
     params(("vm" = String, Path, description = "The guest's name or UUID"), MoveParams),
+    security(("token" = ["operator"])),
     responses(
         (status = 200, description = "On its way, there, or so already", body = Message),
         (status = 400, description = "A parameter is missing or wrong; the message names it", body = ErrorReply),
@@ -555,6 +565,7 @@ pub(crate) async fn move_to<S: Store>(
 #[utoipa::path(
     get, path = "/vm/{vm}/meta", operation_id = "vm_meta", tag = "vm",
     params(("vm" = String, Path, description = "The guest's name or UUID")),
+    security(("token" = ["viewer"])),
     responses(
         (status = 200, description = "Its settings", body = VmMeta),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
@@ -610,6 +621,7 @@ pub(crate) struct MetaParams {
 #[utoipa::path(
     post, path = "/vm/{vm}/meta", operation_id = "set_vm_meta", tag = "vm",
     params(("vm" = String, Path, description = "The guest's name or UUID"), MetaParams),
+    security(("token" = ["operator"])),
     responses(
         (status = 200, description = "Changed", body = Message),
         (status = 400, description = "A parameter is wrong; the message names it", body = ErrorReply),
@@ -658,6 +670,7 @@ pub(crate) struct LocksParams {
 #[utoipa::path(
     post, path = "/vm/{vm}/locks", operation_id = "flush_vm_locks", tag = "vm",
     params(("vm" = String, Path, description = "The guest's name or UUID"), LocksParams),
+    security(("token" = ["operator"])),
     responses(
         (status = 202, description = "Ordered; the header Location tells where it shows", body = Task),
         (status = 400, description = "A parameter is wrong; the message names it", body = ErrorReply),
@@ -694,6 +707,7 @@ pub(crate) async fn flush_locks<S: Store>(
 #[utoipa::path(
     get, path = "/vm/{vm}/locks", operation_id = "vm_locks", tag = "vm",
     params(("vm" = String, Path, description = "The guest's name or UUID")),
+    security(("token" = ["viewer"])),
     responses(
         (status = 200, description = "How far it is and what was removed", body = LockFlushStatus),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),

@@ -12,8 +12,8 @@ use pvc_core::states::DaemonState;
 use super::RETRIES;
 use super::record::Record;
 use super::transition::Force;
+use crate::access::Caller;
 use crate::app::App;
-use crate::auth::Caller;
 use crate::error::ApiError;
 use crate::node;
 
@@ -57,7 +57,7 @@ pub(crate) async fn order<S: Store>(
         }
         let order = LockFlush {
             id: uuid::Uuid::new_v4().to_string(),
-            by: by.0.clone(),
+            by: by.to_string(),
             at: app.clock_seconds(),
             node: node.clone(),
             force: forced,
@@ -70,7 +70,7 @@ pub(crate) async fn order<S: Store>(
         };
         match store.commit(txn).await {
             Ok(_) => {
-                tracing::warn!(vm = %id, name = %record.name, %node, forced, by = %by.0, "removal of locks ordered");
+                tracing::warn!(vm = %id, name = %record.name, %node, forced, by = %by, "removal of locks ordered");
                 return Ok(order);
             }
             // The first order of this cluster.

@@ -1,9 +1,12 @@
 //! Who is let in, and what errors look like.
 
-use serde_json::json;
+use std::time::Duration;
 
-use crate::client::{ask_with, get};
-use crate::common::{Cluster, TOKEN};
+use pvc_core::access::Role;
+use serde_json::{Value, json};
+
+use crate::client::{agent, ask_with, get};
+use crate::common::{Cluster, OPERATOR_TOKEN, TOKEN, VIEWER_TOKEN};
 
 #[test]
 fn only_what_was_open_in_the_reference_is_answered_without_a_token() {
@@ -40,4 +43,118 @@ fn every_error_has_message_code_and_request_id() {
     assert!(!reply.request_id.is_empty());
     let reply = ask_with(&cluster, TOKEN, "PATCH", "/node", None);
     assert_eq!((reply.status, reply.code()), (405, "method_not_allowed"));
+}
+
+/// Each operation of the description: method, path with names filled in, and what its `security` says.
+fn operations() -> Vec<(String, String, Value)> {
+    let document: Value = serde_json::from_str(&pvcapid::openapi().unwrap()).unwrap();
+    let mut operations = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        let path: Vec<&str> = path
+            .split('/')
+            .map(|part| if part.starts_with('{') { "hv1" } else { part })
+            .collect();
+        for (method, operation) in methods.as_object().unwrap() {
+            operations.push((
+                method.to_uppercase(),
+                path.join("/"),
+                operation["security"].clone(),
+            ));
+        }
+    }
+    operations
+}
+
+/// The role that a `security` asks for; `None` where it asks for nothing.
+fn role(security: &Value) -> Option<Role> {
+    let alternatives = security.as_array().unwrap();
+    assert!(!alternatives.is_empty());
+    if alternatives.contains(&json!({})) {
+        return None;
+    }
+    let roles: Vec<Role> = alternatives
+        .iter()
+        .flat_map(|one| one.as_object().unwrap().values())
+        .map(|scopes| scopes[0].as_str().unwrap().parse().unwrap())
+        .collect();
+    assert!(roles.iter().all(|role| *role == roles[0]), "{security}");
+    Some(roles[0])
+}
+
+#[test]
+fn every_route_declares_its_role_and_keeps_to_it() {
+    let cluster = Cluster::impatient(Duration::from_millis(50));
+    let agent = agent();
+    let status = |method: &str, path: &str, token: &str| {
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("{}/api/v1{path}", cluster.url))
+            .header("X-Api-Key", token);
+        // The body is not read: that of an event stream has no end.
+        agent.run(request.body(()).unwrap()).unwrap().status().as_u16()
+    };
+    let mut open = Vec::new();
+    for (method, path, security) in operations() {
+        let Some(needed) = role(&security) else {
+            open.push(path);
+            continue;
+        };
+        // A route that looks must be open to those who may only look, and one that changes must not.
+        assert_eq!(status(&method, &path, ""), 401, "{method} {path}");
+        for (role, token) in [
+            (Role::Viewer, VIEWER_TOKEN),
+            (Role::Operator, OPERATOR_TOKEN),
+            (Role::Admin, TOKEN),
+        ] {
+            let refused = status(&method, &path, token) == 403;
+            assert_eq!(refused, !role.covers(needed), "{method} {path} as {role}");
+        }
+        if method != "GET" {
+            assert_ne!(needed, Role::Viewer, "{method} {path} changes something");
+        }
+    }
+    assert_eq!(open, ["/", "/status/primary_node"]);
+}
+
+#[test]
+fn who_may_not_is_told_which_role_it_needs() {
+    let cluster = Cluster::start();
+    let reply = ask_with(
+        &cluster,
+        VIEWER_TOKEN,
+        "POST",
+        "/status",
+        Some(&[("state", "true")]),
+    );
+    assert_eq!((reply.status, reply.code()), (403, "forbidden"));
+    assert!(reply.message().contains("needs the role operator"), "{reply:?}");
+    assert_eq!(get(&cluster, "/status").body["maintenance"], json!("false"));
+    let reply = ask_with(
+        &cluster,
+        OPERATOR_TOKEN,
+        "POST",
+        "/status",
+        Some(&[("state", "true")]),
+    );
+    assert_eq!(reply.status, 200);
+}
+
+#[test]
+fn guessing_is_slowed_down() {
+    let cluster = Cluster::start();
+    let refused = |token: &str| ask_with(&cluster, token, "GET", "/node", None);
+    // A dashboard with an old token guesses nothing and locks nobody out.
+    for _ in 0..30 {
+        assert_eq!(refused("an-old-token").status, 401);
+    }
+    let last = (0..30)
+        .map(|guess| refused(&format!("guess-{guess}")))
+        .find(|reply| reply.status != 401)
+        .expect("a limit");
+    assert_eq!((last.status, last.code()), (429, "too_many_failures"));
+    let wait: u64 = last.retry_after.parse().unwrap();
+    assert!((1..=60).contains(&wait), "{wait}");
+    // The right one is not looked at either: otherwise guessing would go on unseen.
+    assert_eq!(get(&cluster, "/node").status, 429);
+    assert_eq!(ask_with(&cluster, "", "GET", "/", None).status, 200);
 }

@@ -14,6 +14,7 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     pub(crate) body: Value,
     pub(crate) request_id: String,
+    pub(crate) retry_after: String,
 }
 
 impl Reply {
@@ -58,13 +59,17 @@ pub(crate) fn ask_with(
         }
     };
     let text = response.body_mut().read_to_string().unwrap();
+    let header = |name: &str| {
+        response
+            .headers()
+            .get(name)
+            .map(|value| value.to_str().unwrap().to_owned())
+            .unwrap_or_default()
+    };
     Reply {
         status: response.status().as_u16(),
-        request_id: response
-            .headers()
-            .get("X-Request-Id")
-            .map(|id| id.to_str().unwrap().to_owned())
-            .unwrap_or_default(),
+        request_id: header("X-Request-Id"),
+        retry_after: header("Retry-After"),
         body: serde_json::from_str(&text).unwrap_or(Value::Null),
     }
 }

@@ -15,15 +15,19 @@ use pvc_common::keys::values::{
 use pvc_common::keys::{self, Key, Value};
 use pvc_common::store::memory::{MemoryServer, MemoryStore};
 use pvc_common::store::{Store, StoreExt, Txn, Versioned};
+use pvc_core::access::Role;
 use pvc_core::ids::{Incarnation, NodeName, VmId};
 use pvc_core::records::{CephClients, NodeLease, Owner, PrimaryRecord};
 use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState, NodeSelector, VmState};
+use pvcapid::access::{AuthPolicy, KnownToken, TokenDigest};
 use pvcapid::app::{App, Settings, Waits};
-use pvcapid::auth::{AuthPolicy, KnownToken, TokenDigest};
 use pvcapid::server;
 use rustls::ServerConfig;
 
+/// May everything.
 pub(crate) const TOKEN: &str = "a-token-for-tests";
+pub(crate) const OPERATOR_TOKEN: &str = "an-operators-token";
+pub(crate) const VIEWER_TOKEN: &str = "a-viewers-token";
 
 /// A cluster and its API, until it is dropped.
 pub(crate) struct Cluster {
@@ -72,10 +76,11 @@ impl Cluster {
         seed(&store);
         let api = memory.client();
         let settings = Settings {
-            auth: AuthPolicy::Tokens(vec![KnownToken {
-                digest: TokenDigest::of(TOKEN.as_bytes()),
-                description: "tests".to_owned(),
-            }]),
+            auth: AuthPolicy::Tokens(vec![
+                known(TOKEN, "tests", Role::Admin),
+                known(OPERATOR_TOKEN, "operator", Role::Operator),
+                known(VIEWER_TOKEN, "viewer", Role::Viewer),
+            ]),
             waits,
             node: node("hv1"),
         };
@@ -122,6 +127,14 @@ impl Cluster {
     pub(crate) fn own(&self, vm: VmId, name: Option<&str>) {
         let owner = name.map(owner_of);
         self.set(&keys::domain(vm).owner(), &owner);
+    }
+}
+
+fn known(token: &str, description: &str, role: Role) -> KnownToken {
+    KnownToken {
+        digest: TokenDigest::of(token.as_bytes()),
+        description: description.to_owned(),
+        role,
     }
 }
 
