@@ -9,7 +9,7 @@ use pvc_core::protection::{Protection, stands};
 use pvc_core::time::BootTime;
 
 use super::{VirtualClock, locked};
-use crate::host::lifetime::valid_lft;
+use crate::host::lifetime;
 use crate::host::{AddressOutcome, Changed, HostNetwork, NetworkError, RoleAddress};
 
 /// What happened on the network of a fake host.
@@ -132,38 +132,39 @@ impl FakeNetwork {
         }
     }
 
-    /// Takes the lifetime as reckoned at `reckoned`, lets an ordered stall pass, and says whether it is too late.
+    /// As the real network: reckons, lets an ordered stall pass, sets, and looks whether it fits.
     fn set(
         &self,
         address: &RoleAddress,
         right_ends: BootTime,
         event: fn(u32) -> NetworkEvent,
     ) -> AddressOutcome {
-        let reckoned = self.clock.now();
-        let Some(valid_lft) = valid_lft(right_ends, reckoned) else {
-            self.take_off(address);
-            return AddressOutcome::TooLate;
-        };
-        let valid_lft = valid_lft.get();
-        let stall = locked(&self.kernel).stalls.pop_front();
-        if let Some(stall) = stall {
-            self.clock.advance(stall);
+        for _ in 0..lifetime::TRIES {
+            let Some(valid_lft) = lifetime::valid_lft(right_ends, self.clock.now()) else {
+                break;
+            };
+            let stall = locked(&self.kernel).stalls.pop_front();
+            if let Some(stall) = stall {
+                self.clock.advance(stall);
+            }
+            {
+                let called = self.clock.now();
+                let mut kernel = locked(&self.kernel);
+                kernel.expire(called);
+                let drops_at = called + Duration::from_secs(u64::from(valid_lft.get())) + kernel.lateness;
+                kernel.addresses.insert(address.clone(), drops_at);
+                let event = event(valid_lft.get());
+                kernel.journal.push((called, address.clone(), event));
+            }
+            let fits = !lifetime::outlives(right_ends, valid_lft, self.clock.now());
+            if fits || !stands(Protection::RefreshRecheck) {
+                return AddressOutcome::Set {
+                    valid_lft_seconds: valid_lft.get(),
+                };
+            }
         }
-        {
-            let called = self.clock.now();
-            let mut kernel = locked(&self.kernel);
-            kernel.expire(called);
-            let drops_at = called + Duration::from_secs(u64::from(valid_lft)) + kernel.lateness;
-            kernel.addresses.insert(address.clone(), drops_at);
-            kernel.journal.push((called, address.clone(), event(valid_lft)));
-        }
-        if self.clock.now() >= right_ends && stands(Protection::RefreshRecheck) {
-            self.take_off(address);
-            return AddressOutcome::TooLate;
-        }
-        AddressOutcome::Set {
-            valid_lft_seconds: valid_lft,
-        }
+        self.take_off(address);
+        AddressOutcome::TooLate
     }
 
     fn take_off(&self, address: &RoleAddress) -> Changed {

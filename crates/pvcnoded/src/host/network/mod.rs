@@ -15,6 +15,8 @@
 //!
 //! A host that is frozen exactly there sets the address when it wakes up, reads the clock right after, and takes it
 //! off again. Only frozen a second time, between these two, it would hold the address: until the kernel drops it.
+//! The same holds for a lifetime: one that was reckoned before a freeze and set after it is too long, and is shortened
+//! right after the call.
 
 mod bridges;
 mod connections;
@@ -36,7 +38,7 @@ use pvc_common::pause;
 use pvc_core::time::BootTime;
 
 use super::announce;
-use super::lifetime::valid_lft;
+use super::lifetime;
 use super::netlink::Netlink;
 use super::{AddressOutcome, Changed, HostNetwork, NetworkError, RoleAddress};
 
@@ -90,7 +92,8 @@ impl<C: Clock> KernelNetwork<C> {
         first_error.map_or(Ok(dropped), Err)
     }
 
-    /// Reckons and sets. Everything that can take time is done before the clock is read.
+    /// Reckons and sets. Everything that can take time is done before the clock is read. An address that the kernel got
+    /// late, so that its lifetime ends after its right, is reckoned and set anew.
     fn set(
         &self,
         netlink: &mut Netlink,
@@ -98,33 +101,32 @@ impl<C: Clock> KernelNetwork<C> {
         address: &RoleAddress,
         right_ends: BootTime,
     ) -> Result<AddressOutcome, NetworkError> {
-        let mut message = address_message(index, address);
-        let Some(valid_lft) = valid_lft(right_ends, self.clock.now()) else {
-            take_off(netlink, index, address)?;
-            return Ok(AddressOutcome::TooLate);
-        };
-        let mut lifetime = CacheInfo::default();
-        lifetime.ifa_valid = valid_lft.get();
-        message.attributes.push(AddressAttribute::CacheInfo(lifetime));
-        let set = netlink.change(
-            RouteNetlinkMessage::NewAddress(message),
-            NLM_F_CREATE | NLM_F_REPLACE,
-        );
-        // The reply may have come late, or never: whatever it says, the address must not outlive the right.
-        let too_late = self.clock.now() >= right_ends;
-        let taken_off = if too_late || set.is_err() {
-            take_off(netlink, index, address).map(|_| ())
-        } else {
-            Ok(())
-        };
-        set.map_err(|source| kernel_error(&format!("set {} on {}", address.ip, address.interface), source))?;
-        taken_off?;
-        if too_late {
-            return Ok(AddressOutcome::TooLate);
+        for _ in 0..lifetime::TRIES {
+            let Some(valid_lft) = lifetime::valid_lft(right_ends, self.clock.now()) else {
+                break;
+            };
+            let mut message = address_message(index, address);
+            let mut lifetime = CacheInfo::default();
+            lifetime.ifa_valid = valid_lft.get();
+            message.attributes.push(AddressAttribute::CacheInfo(lifetime));
+            let set = netlink.change(
+                RouteNetlinkMessage::NewAddress(message),
+                NLM_F_CREATE | NLM_F_REPLACE,
+            );
+            if let Err(source) = set {
+                // The reply may never have come: the address must not be there on the strength of that.
+                take_off(netlink, index, address)?;
+                let action = format!("set {} on {}", address.ip, address.interface);
+                return Err(kernel_error(&action, source));
+            }
+            if !lifetime::outlives(right_ends, valid_lft, self.clock.now()) {
+                return Ok(AddressOutcome::Set {
+                    valid_lft_seconds: valid_lft.get(),
+                });
+            }
         }
-        Ok(AddressOutcome::Set {
-            valid_lft_seconds: valid_lft.get(),
-        })
+        take_off(netlink, index, address)?;
+        Ok(AddressOutcome::TooLate)
     }
 }
 

@@ -240,10 +240,24 @@ fn a_right_that_ends_before_or_during_the_call_leaves_no_address() {
             AddressOutcome::TooLate
         );
         assert!(!shown().contains(text));
-        // Just not.
-        let in_time = frozen_for(Duration::from_millis(4499));
-        let outcome = in_time.add(&address(text), right_ends).unwrap();
-        assert_eq!(outcome, AddressOutcome::Set { valid_lft_seconds: 4 });
+        // Frozen within the call for so long that the lifetime would end after the right: shortened. Else a host that is
+        // frozen again right after would answer when the next claim is due.
+        for (frozen_ms, lifetime) in [(500, 4), (501, 3), (1700, 2), (3400, 1)] {
+            let outcome = frozen_for(Duration::from_millis(frozen_ms)).add(&address(text), right_ends);
+            let expected = AddressOutcome::Set {
+                valid_lft_seconds: lifetime,
+            };
+            assert_eq!(outcome.unwrap(), expected, "{frozen_ms} ms");
+        }
+        wait_until("the address with the shortened lifetime is gone", || {
+            !is_present(text)
+        });
+        let last_moment = frozen_for(Duration::from_millis(3501));
+        assert_eq!(
+            last_moment.add(&address(text), right_ends).unwrap(),
+            AddressOutcome::TooLate
+        );
+        assert!(!shown().contains(text));
         // Woken up before the reckoning, with less than a second left.
         let spent = frozen_for(Duration::ZERO);
         let outcome = spent
