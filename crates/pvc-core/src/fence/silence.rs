@@ -102,11 +102,16 @@ impl SilenceJudge {
         self.last = None;
     }
 
-    /// For how long `node` has been silent at the last round.
-    pub fn silence(&self, node: &NodeName) -> Duration {
+    /// For how long `node` has been silent, as far as that is known at `now`. The last round says nothing any more once
+    /// the next is overdue: whoever asks may have stood still in between, and then has not heard anybody since.
+    pub fn silence(&self, node: &NodeName, now: BootTime) -> Duration {
         match (self.last, self.heard.get(node)) {
-            (Some((sent, _)), Some(heard)) => sent.since(heard.since),
-            (None, _) | (_, None) => Duration::ZERO,
+            (Some((sent, answered)), Some(heard))
+                if now.since(answered) <= LONGEST_STEP || !stands(Protection::SilenceInConsecutiveRounds) =>
+            {
+                sent.since(heard.since)
+            }
+            (Some(_), Some(_)) | (None, _) | (_, None) => Duration::ZERO,
         }
     }
 
@@ -160,10 +165,10 @@ mod tests {
             judge.look(look(f64::from(second), 4));
         }
         // From the first answer to the last question: never more than what was really observed.
-        assert_eq!(judge.silence(&node()), Duration::from_secs_f64(5.99));
+        assert_eq!(judge.silence(&node(), at(6.5)), Duration::from_secs_f64(5.99));
         assert!(!judge.has_moved(&node()));
         judge.look(look(7.0, 5));
-        assert_eq!(judge.silence(&node()), Duration::ZERO);
+        assert_eq!(judge.silence(&node(), at(7.5)), Duration::ZERO);
         assert!(judge.has_moved(&node()));
     }
 
@@ -175,9 +180,20 @@ mod tests {
             judge.look(look(f64::from(second), 4));
         }
         assert!(!judge.look(look(60.0, 4)));
-        assert_eq!(judge.silence(&node()), Duration::ZERO);
+        assert_eq!(judge.silence(&node(), at(60.5)), Duration::ZERO);
         judge.look(look(61.0, 4));
-        assert_eq!(judge.silence(&node()), Duration::from_secs_f64(0.99));
+        assert_eq!(judge.silence(&node(), at(61.5)), Duration::from_secs_f64(0.99));
+    }
+
+    // An agent that stood still asks before its next round: what it knew before that is too old to act upon.
+    #[test]
+    fn what_an_overdue_round_showed_says_nothing() {
+        let mut judge = SilenceJudge::default();
+        for second in 0..7 {
+            judge.look(look(f64::from(second), 4));
+        }
+        assert_eq!(judge.silence(&node(), at(8.0)), Duration::from_secs_f64(5.99));
+        assert_eq!(judge.silence(&node(), at(8.02)), Duration::ZERO);
     }
 
     #[test]
@@ -187,7 +203,7 @@ mod tests {
             judge.look(look(f64::from(second), 4));
         }
         judge.look(look(5.0, 3));
-        assert_eq!(judge.silence(&node()), Duration::ZERO);
+        assert_eq!(judge.silence(&node(), at(5.5)), Duration::ZERO);
     }
 
     #[test]
@@ -197,8 +213,8 @@ mod tests {
             judge.look(look(f64::from(second), 4));
         }
         judge.forget_silences();
-        assert_eq!(judge.silence(&node()), Duration::ZERO);
+        assert_eq!(judge.silence(&node(), at(4.5)), Duration::ZERO);
         judge.look(look(5.0, 4));
-        assert_eq!(judge.silence(&node()), Duration::ZERO);
+        assert_eq!(judge.silence(&node(), at(5.5)), Duration::ZERO);
     }
 }

@@ -123,7 +123,7 @@ impl SuspicionJudge {
         if state == DaemonState::Stop {
             return Standing::Stopped;
         }
-        let silence = silences.silence(node);
+        let silence = silences.silence(node, now);
         if silence < self.settings.suspected_after {
             return if silence < self.settings.suspected_after / 2 {
                 Standing::Alive
