@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::FutureExt as _;
+use pvc_common::clock::Clock as _;
 use pvc_common::keys;
 use pvc_common::keys::values::Maintenance;
 use pvc_common::schema::{self, NewDomain};
@@ -448,7 +449,8 @@ impl World {
     fn apply_stillness(&mut self, number: usize) {
         let host = &self.hosts[number];
         let Some(group) = host.agent else { return };
-        let now = self.clock.world_now();
+        // By its own clock: rounds that no clock has parted are consecutive, and what they show is of that whole time.
+        let now = host.clock.now();
         if host.stands_still() {
             self.executor.freeze(group);
             self.hosts[number].still_since.get_or_insert(now);
@@ -876,6 +878,11 @@ impl World {
         };
         if !refused && self.admin_set(&key, &state) {
             self.asked[guest] = state;
+            let autostart = keys::domain(vm_id(guest)).autostart();
+            let to_rest = matches!(state, VmState::Stop | VmState::Shutdown | VmState::Disable);
+            if to_rest && self.read(&autostart) == Some(true) {
+                self.admin_set(&autostart, &false);
+            }
         }
     }
 

@@ -18,6 +18,8 @@ pub(crate) struct Record {
     pub(crate) node: Versioned<NodeName>,
     pub(crate) last_node: Versioned<Option<NodeName>>,
     pub(crate) failed_reason: Versioned<String>,
+    /// It starts when its node is made ready, or, if its own node has died, as soon as one takes it.
+    pub(crate) autostart: Versioned<bool>,
     pub(crate) owner: Versioned<Option<Owner>>,
     pub(crate) incoming: Versioned<Option<Incoming>>,
     pub(crate) migration_method: MigrationMethod,
@@ -34,6 +36,7 @@ impl Record {
             .key(&keys.node())
             .key(&keys.last_node())
             .key(&keys.failed_reason())
+            .key(&keys.autostart())
             .key(&keys.owner())
             .key(&keys.incoming())
             .key(&keys.migration_method());
@@ -51,6 +54,7 @@ impl Record {
             node: seen.require(&keys.node())?,
             last_node: seen.require(&keys.last_node())?,
             failed_reason: seen.require(&keys.failed_reason())?,
+            autostart: seen.require(&keys.autostart())?,
             owner: seen.require(&keys.owner())?,
             incoming: seen.require(&keys.incoming())?,
             migration_method: seen.require(&keys.migration_method())?.value,

@@ -23,7 +23,8 @@ pub(crate) enum Reply {
 /// Carries out a request for another state. Answers in words.
 ///
 /// # Idempotence
-/// What is so already is success, without a write.
+/// What is so already is success, without a write; but who asks for a guest at rest that waits to be started takes that
+/// back.
 ///
 /// # Cancellation
 /// What was written stays; only the waiting ends.
@@ -100,10 +101,13 @@ pub(super) async fn write<S: Store>(
                 record.name, record.state.value
             ))
         })?;
+        // Whoever wants it at rest does not want it started when a node is made ready or takes it after a fence.
+        let takes_autostart_back = record.autostart.value && request.is_for_rest();
         let state = match step {
+            Step::AlreadySo if takes_autostart_back => record.state.value,
             Step::AlreadySo => return Ok((record, step)),
             Step::Write(state) => state,
-            Step::ShutDownThenDisable if record.state.value == VmState::Shutdown => {
+            Step::ShutDownThenDisable if record.state.value == VmState::Shutdown && !takes_autostart_back => {
                 return Ok((record, step));
             }
             Step::ShutDownThenDisable => VmState::Shutdown,
@@ -121,6 +125,9 @@ pub(super) async fn write<S: Store>(
                 &String::new(),
                 record.failed_reason.version,
             );
+        }
+        if takes_autostart_back {
+            txn = txn.set(&keys.autostart(), &false, record.autostart.version);
         }
         match store.commit(txn).await {
             Ok(_) => {

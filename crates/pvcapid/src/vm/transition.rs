@@ -24,6 +24,14 @@ impl Request {
         Request::Stop,
         Request::Disable,
     ];
+
+    /// Whether the guest is to be at rest afterwards.
+    pub(crate) fn is_for_rest(self) -> bool {
+        match self {
+            Request::Shutdown | Request::Stop | Request::Disable => true,
+            Request::Start | Request::Restart => false,
+        }
+    }
 }
 
 impl fmt::Display for Request {

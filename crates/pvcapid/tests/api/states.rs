@@ -53,6 +53,26 @@ fn states_are_asked_for_and_refused() {
     assert_eq!(set_state(&cluster, "none", "start").status, 404);
 }
 
+// A guest that its administrator has switched off while it waited for a node would come up in the middle of the night.
+#[test]
+fn a_guest_that_waits_for_a_node_is_not_started_after_a_stop() {
+    let cluster = Cluster::start();
+    assert_eq!(define(&cluster, &guest_xml("web", vm_id(1), ""), &[]).status, 200);
+    let keys = keys::domain(vm_id(1));
+    for request in ["stop", "shutdown", "disable"] {
+        cluster.set(&keys.state(), &VmState::Stop);
+        cluster.set(&keys.autostart(), &true);
+        cluster.set(&keys.failed_reason(), &"It waits for a node".to_owned());
+        assert_eq!(set_state(&cluster, "web", request).status, 200, "{request}");
+        assert!(!cluster.value(&keys.autostart()), "{request}");
+        assert_eq!(cluster.value(&keys.failed_reason()), "", "{request}");
+    }
+    cluster.set(&keys.state(), &VmState::Stop);
+    cluster.set(&keys.autostart(), &true);
+    assert_eq!(set_state(&cluster, "web", "start").status, 200);
+    assert!(cluster.value(&keys.autostart()), "a start takes nothing back");
+}
+
 #[test]
 fn a_waiting_request_ends_with_what_it_waits_for_and_disturbs_nobody() {
     // Eight of these froze the whole API of 1.0.3 for good.
