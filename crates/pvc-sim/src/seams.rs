@@ -76,6 +76,7 @@ impl Store for SimStore {
     }
 
     async fn commit(&self, txn: Txn) -> Result<Vec<Applied>, StoreError> {
+        let decided = self.truth.now();
         if self.gate.orders("write", Some(&txn)).await == Pass::Fail {
             return Err(StoreError::Unavailable {
                 reason: "refused on order".to_owned(),
@@ -83,7 +84,7 @@ impl Store for SimStore {
         }
         self.gate.store_way().await;
         let answer = self.inner.commit(txn.clone()).await;
-        self.truth.catch_up();
+        self.truth.catch_up_with(decided);
         if answer.is_ok() {
             self.truth.committed(self.gate.host, &txn);
         }

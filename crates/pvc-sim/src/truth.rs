@@ -57,6 +57,8 @@ struct Memory {
     renewed: BTreeMap<String, BootTime>,
     /// When each host last could hear nothing for a while: the end of that.
     deaf_until: BTreeMap<usize, BootTime>,
+    /// When the write that is being taken in was decided on, if that is known.
+    decided: Option<BootTime>,
     /// The clock of these hosts stood still; until then they may answer for an address too long.
     excused: BTreeMap<usize, BootTime>,
 }
@@ -127,16 +129,18 @@ impl Truth {
     }
 
     /// I6: a node is suspected, and acted upon, only after it has been silent for so long in rounds of the fencer
-    /// without a gap.
+    /// without a gap. A write that stood still on its way was decided on before that: what it was decided on stands in
+    /// its own conditions.
     fn suspected(&self, victim: &str, fencer: usize) {
-        let now = self.inner.hooks.clock.world_now();
         let (silent, heard) = {
             let memory = self.memory();
-            let since = |at: Option<&BootTime>| at.map(|at| now.since(*at));
-            (
-                since(memory.renewed.get(victim)),
-                since(memory.deaf_until.get(&fencer)),
-            )
+            let silent = memory.renewed.get(victim).map(|at| self.now().since(*at));
+            let deaf_until = memory.deaf_until.get(&fencer);
+            let heard = match (memory.decided, deaf_until) {
+                (Some(decided), Some(until)) if decided >= *until => Some(decided.since(*until)),
+                (Some(_) | None, Some(_) | None) => None,
+            };
+            (silent, heard)
         };
         if let Some(silent) = silent.filter(|silent| *silent < SILENT_FOR) {
             self.inner.hooks.breach(format!(
@@ -367,11 +371,22 @@ impl Truth {
         }
     }
 
+    pub(crate) fn now(&self) -> BootTime {
+        self.inner.hooks.clock.world_now()
+    }
+
     /// Takes in what was written to the store since the last time.
     pub(crate) fn catch_up(&self) {
         for written in self.inner.server.seen() {
             self.take_in(&written);
         }
+    }
+
+    /// As [`Truth::catch_up`], after a write that was decided on at `decided` and may have been under way for long.
+    pub(crate) fn catch_up_with(&self, decided: BootTime) {
+        self.memory().decided = Some(decided);
+        self.catch_up();
+        self.memory().decided = None;
     }
 
     fn take_in(&self, written: &Written) {

@@ -582,8 +582,21 @@ impl State {
         let Some(client) = self.clients.get_mut(&number) else {
             return;
         };
+        let creates_late = client
+            .late
+            .iter()
+            .any(|late| matches!(late, Late::Sequential { .. }));
         for prefix in std::mem::take(&mut client.withdrawals) {
-            for path in self.tree.ephemerals(session, &prefix) {
+            let found = self.tree.ephemerals(session, &prefix);
+            if found.is_empty()
+                && creates_late
+                && let Some(client) = self.clients.get_mut(&number)
+            {
+                // Its creation is still on its way: looked for again after that.
+                client.withdrawals.push(prefix);
+                continue;
+            }
+            for path in found {
                 drop(self.apply(number, &Txn::new().delete_path(path, None)));
             }
         }

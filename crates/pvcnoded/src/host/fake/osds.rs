@@ -241,10 +241,13 @@ impl OsdMap {
         self.settle(now);
         let Some(osd) = self.osds.get_mut(&id) else { return };
         osd.silent_since = None;
-        // It serves nobody until it has read the maps that it missed.
         if !osd.up {
             osd.up = true;
-            self.commit(now);
+            let epoch = self.commit(now);
+            // It serves nobody until it has read the maps that it missed, however late it is with later ones.
+            if let Some(osd) = self.osds.get_mut(&id) {
+                osd.learnt = epoch;
+            }
         }
     }
 }
