@@ -16,7 +16,7 @@ use crate::cluster::Cluster;
 use crate::observer::timeline::Followed;
 
 /// What the names of all test guests begin with.
-const PREFIX: &str = "ct-";
+pub(crate) const PREFIX: &str = "ct-";
 /// The first start on a fresh libvirtd probes what QEMU can do, which takes 11 s.
 pub(crate) const START: Duration = Duration::from_secs(40);
 /// An orderly shutdown of the tiny guest.

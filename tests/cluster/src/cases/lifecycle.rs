@@ -110,6 +110,11 @@ pub(super) fn kill_qemu(cluster: &mut Cluster) -> Result<()> {
 
 /// The server loses its power and comes back: nobody else may clear what its guests left, and it has to.
 pub(super) fn power_cycle(cluster: &mut Cluster) -> Result<()> {
+    // Its boot takes longer than the silence after which it would be fenced.
+    cluster.in_maintenance(cycle_power)
+}
+
+fn cycle_power(cluster: &mut Cluster) -> Result<()> {
     let node = cluster.secondary_node()?;
     let guest = guests::define(cluster, "cycled", &node)?;
     guest.start(cluster, &node)?;

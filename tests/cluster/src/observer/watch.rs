@@ -18,6 +18,7 @@ use super::event::{Event, What};
 use super::eye::{self, Eye};
 use super::hosts::Hosts;
 use super::judge::Judge;
+use crate::guests::PREFIX;
 use crate::store::StoreView;
 
 /// Between two looks at the store.
@@ -74,7 +75,9 @@ pub(crate) fn run() -> Result<bool> {
         if let What::Began { process, volumes, .. } = &event.what {
             lock(&guests).insert(process.guest);
             for volume in volumes {
-                if watched.insert(volume.clone())
+                // What other guests write is not ours to read.
+                if has_our_records(volume)
+                    && watched.insert(volume.clone())
                     && let Some(eye) = &mut eye
                 {
                     eye.watch(volume)?;
@@ -92,6 +95,13 @@ pub(crate) fn run() -> Result<bool> {
             out.flush()?;
         }
     }
+}
+
+/// Whether a volume, `pool/image`, is of a guest that these tests have defined.
+fn has_our_records(volume: &str) -> bool {
+    volume
+        .split_once('/')
+        .is_some_and(|(_, image)| image.starts_with(PREFIX))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
