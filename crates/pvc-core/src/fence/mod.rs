@@ -2,12 +2,14 @@
 //!
 //! * [`silence`]: for how long a node has not renewed its lease, in the observer's own rounds.
 //! * [`suspicion`]: who is suspect, and the brakes on it.
+//! * [`quorum`]: what a power-off would leave of the coordinators.
 //! * [`step`]: what a fencer does next.
 //! * [`proof`]: the facts that prove a boot of a machine dead. Nothing else makes a [`Proof`].
 //! * [`recovery`]: what becomes of each guest of a dead node.
 //! * [`record`]: what the cluster knows of a fence, in the store, for whoever carries it on and for administrators.
 
 pub mod proof;
+pub mod quorum;
 pub mod record;
 pub mod recovery;
 pub mod silence;
@@ -15,6 +17,7 @@ pub mod step;
 pub mod suspicion;
 
 pub use proof::{Proof, ProofKind};
+pub use quorum::{CoordinatorLife, QuorumAtStake, quorum_at_stake};
 pub use record::{
     Confirmation, ConfirmationKind, FenceEvent, FencePhase, FenceRecord, PowerTrack, RestartTrack,
     StorageTrack,

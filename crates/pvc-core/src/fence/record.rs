@@ -126,6 +126,20 @@ pub enum PowerTrack {
     },
 }
 
+impl PowerTrack {
+    /// Writes down why it can't be had. What was ordered or learnt stays on record, whatever this fencer may do.
+    pub fn can_not_be_had(&mut self, why: &str) {
+        match self {
+            PowerTrack::Untried | PowerTrack::Unavailable { .. } => {
+                *self = PowerTrack::Unavailable {
+                    reason: why.to_owned(),
+                }
+            }
+            PowerTrack::Ordered | PowerTrack::Off | PowerTrack::Failed { .. } => {}
+        }
+    }
+}
+
 /// The barring of every Ceph client of the node's guests.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "is", rename_all = "snake_case")]
@@ -162,6 +176,23 @@ pub enum StorageTrack {
         /// What happened.
         reason: String,
     },
+}
+
+impl StorageTrack {
+    /// Writes down why it can't be had. What was barred or learnt stays on record, whatever this fencer may do.
+    pub fn can_not_be_had(&mut self, why: &str) {
+        match self {
+            StorageTrack::Untried | StorageTrack::Unavailable { .. } => {
+                *self = StorageTrack::Unavailable {
+                    reason: why.to_owned(),
+                }
+            }
+            StorageTrack::Barring
+            | StorageTrack::Entered { .. }
+            | StorageTrack::Barred { .. }
+            | StorageTrack::Failed { .. } => {}
+        }
+    }
 }
 
 /// Switching the node on again.
@@ -264,6 +295,11 @@ impl FenceRecord {
             | FencePhase::Recovering { .. } => true,
             FencePhase::Done { .. } | FencePhase::Abandoned { .. } => false,
         }
+    }
+
+    /// Whether its node counts as away: its fence goes on, or it has not come back since.
+    pub fn counts_out(&self) -> bool {
+        self.is_open() || (matches!(self.phase, FencePhase::Done { .. }) && self.returned.is_none())
     }
 
     /// Whether something was ordered that can't be taken back: from here on the fence only goes forward.

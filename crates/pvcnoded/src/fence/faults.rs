@@ -6,7 +6,7 @@ use std::time::Duration;
 use pvc_common::clock::Clock;
 use pvc_common::faults::{Fault, clear, fault_id, raise};
 use pvc_common::store::Store;
-use pvc_core::fence::{FencePhase, FenceRecord, Standing};
+use pvc_core::fence::{FencePhase, FenceRecord, PowerTrack, Standing};
 use pvc_core::ids::NodeName;
 use pvc_core::time::BootTime;
 use tracing::debug;
@@ -35,7 +35,16 @@ fn fault_of(node: &NodeName, record: &FenceRecord) -> Option<Fault> {
             format!("{node} is silent and is not fenced: {}", record.waits_for),
         ),
         FencePhase::Suspected | FencePhase::Proving => {
-            (50, format!("{node} is silent; a proof of its death is sought"))
+            let without = match &record.power {
+                PowerTrack::Unavailable { reason } => format!(" without its BMC ({reason})"),
+                PowerTrack::Untried | PowerTrack::Ordered | PowerTrack::Off | PowerTrack::Failed { .. } => {
+                    String::new()
+                }
+            };
+            (
+                50,
+                format!("{node} is silent; a proof of its death is sought{without}"),
+            )
         }
         FencePhase::Proven { by } | FencePhase::Recovering { by } if record.waits_for.is_empty() => (
             50,

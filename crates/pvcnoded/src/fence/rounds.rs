@@ -10,8 +10,9 @@ use pvc_common::lock::{LockError, LockGuard, exclusive_lock};
 use pvc_common::pause;
 use pvc_common::store::{ReadError, Store, StoreExt as _, Txn, ZnodeVersion};
 use pvc_core::fence::{
-    FencePhase, FencePolicy, FenceRecord, FenceStep, FenceView, PowerTrack, Proof, ProofKind, RecoveryPolicy,
-    RestartTrack, SilenceJudge, Standing, SuspicionJudge, next_fence_step,
+    CoordinatorLife, FencePhase, FencePolicy, FenceRecord, FenceStep, FenceView, Means, PowerTrack, Proof,
+    ProofKind, RecoveryPolicy, RestartTrack, SilenceJudge, Standing, SuspicionJudge, WaitReason,
+    next_fence_step, quorum_at_stake,
 };
 use pvc_core::ids::{NodeName, VmId};
 use pvc_core::protection::{Protection, stands};
@@ -73,6 +74,7 @@ struct Sight {
     silences: SilenceJudge,
     standings: BTreeMap<NodeName, Standing>,
     fences: BTreeMap<NodeName, FenceRecord>,
+    coordinators: BTreeMap<NodeName, CoordinatorLife>,
     maintenance: bool,
     maintenance_version: ZnodeVersion,
 }
@@ -180,10 +182,11 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
     async fn look(&mut self) -> Result<Sight, ReadError> {
         let mut silences = self.parts.hearing.so_far();
         let nodes: Vec<NodeName> = silences.nodes().cloned().collect();
-        let mut paths: Vec<String> = Vec::with_capacity(nodes.len() * 2 + 1);
+        let mut paths: Vec<String> = Vec::with_capacity(nodes.len() * 3 + 1);
         for node in &nodes {
             paths.push(keys::node(node).daemon_state().path().to_owned());
             paths.push(keys::fence(node).path().to_owned());
+            paths.push(keys::node(node).daemon_mode().path().to_owned());
         }
         paths.push(keys::config().maintenance().path().to_owned());
         let mut znodes = self.parts.store.read_many(&paths).await?;
@@ -199,8 +202,9 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
         }
         self.in_maintenance = maintenance;
         let now = self.parts.clock.now();
-        let (mut standings, mut fences) = (BTreeMap::new(), BTreeMap::new());
-        for (node, znodes) in nodes.into_iter().zip(znodes.chunks_exact(2)) {
+        let (mut standings, mut fences, mut coordinators) =
+            (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for (node, znodes) in nodes.into_iter().zip(znodes.chunks_exact(3)) {
             let state = keys::node(&node)
                 .daemon_state()
                 .decode(znodes.first().and_then(Option::as_ref));
@@ -215,19 +219,38 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
             if !stands(Protection::OwnClockOnly) {
                 standing = self.standing_by_wall_clock(&node, standing).await;
             }
+            let mut life = if node == self.parts.me || standing == Standing::Alive {
+                CoordinatorLife::Heard
+            } else {
+                CoordinatorLife::NotHeard
+            };
             if node != self.parts.me {
                 standings.insert(node.clone(), standing);
             }
+            let mode = keys::node(&node)
+                .daemon_mode()
+                .decode(znodes.get(2).and_then(Option::as_ref));
             match keys::fence(&node).decode(znodes.get(1).and_then(Option::as_ref)) {
                 Ok(Some(record)) => {
                     if let Some(record) = record.value {
-                        fences.insert(node, record);
+                        if node != self.parts.me && record.counts_out() {
+                            life = CoordinatorLife::NotHeard;
+                        }
+                        fences.insert(node.clone(), record);
                     }
                 }
                 Ok(None) => {}
                 Err(error) => {
                     warn!(%node, %error, "the record of a fence can't be read; the node is not fenced")
                 }
+            }
+            match mode {
+                Ok(Some(mode)) if mode.value == DaemonMode::Hypervisor => {}
+                // One whose mode can't be read may be a coordinator: it is not counted on, nor switched off lightly.
+                Ok(Some(_)) | Err(_) => {
+                    coordinators.insert(node, life);
+                }
+                Ok(None) => {}
             }
         }
         self.judge.update(now, &standings);
@@ -237,6 +260,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
             silences,
             standings,
             fences,
+            coordinators,
             maintenance,
             maintenance_version,
         })
@@ -338,7 +362,12 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
                 return Ok(());
             };
             let victim = parts.know(node, &incarnation).await?;
-            let (power, storage) = parts.means(&victim);
+            let (mut power, storage) = parts.means(&victim);
+            if power == Means::Available
+                && let Some(stake) = quorum_at_stake(node, &sight.coordinators)
+            {
+                power = Means::Unavailable(stake.to_string());
+            }
             let policy = FencePolicy {
                 power,
                 storage,
@@ -359,14 +388,20 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
             };
             match step {
                 FenceStep::Leave => return Ok(()),
-                FenceStep::Wait(reason) => {
-                    let reason = reason.to_string();
+                FenceStep::Wait(wait) => {
+                    let reason = wait.to_string();
                     if book
                         .record
                         .as_ref()
                         .is_some_and(|record| record.waits_for != reason)
                     {
-                        book.change(|record| record.waits_for.clone_from(&reason));
+                        book.change(|record| {
+                            record.waits_for.clone_from(&reason);
+                            if let WaitReason::NoMeans { power, storage } = &wait {
+                                record.power.can_not_be_had(power);
+                                record.storage.can_not_be_had(storage);
+                            }
+                        });
                         book.note(format!("waiting: {reason}"));
                         book.write(Txn::new()).await?;
                     }
@@ -404,6 +439,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
                                 lease: lease_version,
                                 maintenance: sight.maintenance_version,
                             },
+                            &policy,
                             (power, storage),
                         )
                         .await?;

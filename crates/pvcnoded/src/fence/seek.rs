@@ -13,7 +13,7 @@ use pvc_common::clock::Clock;
 use pvc_common::keys;
 use pvc_common::store::{ReadError, Store, StoreExt as _, Versioned};
 use pvc_core::bmc::power_proof;
-use pvc_core::fence::{FencePhase, Means, PowerTrack, StorageTrack};
+use pvc_core::fence::{FencePhase, FencePolicy, Means, PowerTrack, StorageTrack};
 use pvc_core::guest_xml::{self, DiskAccess, DiskSource};
 use pvc_core::ids::{CephClient, Incarnation, NodeName, VmId, VolumeId, ZnodeVersion};
 use pvc_core::protection::{Protection, stands};
@@ -112,6 +112,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         book: &mut FenceBook<'_, S, C>,
         victim: &Victim,
         seen: &Seen,
+        policy: &FencePolicy,
         (power, storage): (bool, bool),
     ) -> Result<bool, FenceError> {
         self.may_act()?;
@@ -127,20 +128,15 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
                 }
                 record.waits_for.clear();
                 record.next_try_at = None;
-                let (power_means, storage_means) = self.means(victim);
                 if power {
                     record.power = PowerTrack::Ordered;
-                } else if let (PowerTrack::Untried, Means::Unavailable(reason)) = (&record.power, power_means)
-                {
-                    // What an earlier fencer ordered or learnt stays on record, whatever this one may do.
-                    record.power = PowerTrack::Unavailable { reason };
+                } else if let Means::Unavailable(reason) = &policy.power {
+                    record.power.can_not_be_had(reason);
                 }
                 if storage {
                     record.storage = StorageTrack::Barring;
-                } else if let (StorageTrack::Untried, Means::Unavailable(reason)) =
-                    (&record.storage, storage_means)
-                {
-                    record.storage = StorageTrack::Unavailable { reason };
+                } else if let Means::Unavailable(reason) = &policy.storage {
+                    record.storage.can_not_be_had(reason);
                 }
             });
             book.note(match (power, storage) {

@@ -470,6 +470,32 @@ fn a_node_that_loses_its_power_is_proven_dead_by_its_bmc_and_its_guests_run_else
 }
 
 #[test]
+fn a_node_is_not_switched_off_when_that_would_take_the_quorum_of_the_coordinators() {
+    // One coordinator is away for an upgrade; of another the agent alone is silent, and its server and monitor live.
+    let mut cluster = Cluster::new();
+    cluster.hosts[0].task.kill();
+    cluster.hosts[0].store.expire();
+    cluster.running.retain(|(node, _)| *node != 0);
+    cluster.write(Txn::new().overwrite(&keys::node(&name(0)).daemon_state(), &DaemonState::Stop));
+    cluster.freeze(2);
+    cluster.wait_until("proven", secs(60), |cluster| {
+        cluster
+            .fence(2)
+            .is_some_and(|record| matches!(record.storage, StorageTrack::Barred { .. }))
+    });
+    cluster.wait_until("recovered", secs(60), |cluster| {
+        (1..=GUESTS).all(|number| cluster.home(vm(number)) == Some(1))
+    });
+    cluster.run(secs(60));
+    assert_eq!(cluster.hosts[2].bmc.machine(), PowerState::On);
+    let record = cluster.fence(2).unwrap();
+    assert!(
+        matches!(&record.power, PowerTrack::Unavailable { reason } if reason.contains("quorum of the coordinators")),
+        "{record:?}"
+    );
+}
+
+#[test]
 fn with_its_bmc_dead_the_storage_proof_suffices() {
     let mut cluster = Cluster::new();
     cluster.hosts[2].bmc.set_mood(BmcMood::Dead);
