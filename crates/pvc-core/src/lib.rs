@@ -5,6 +5,7 @@
 //!
 //! * [`access`]: who may use the API, and what was done through it.
 //! * [`bmc`]: whose a node's BMC is, and what its word is good for.
+//! * [`device_order`]: attaching devices to guests that run, and detaching them.
 //! * [`drain`]: emptying a node and filling it again.
 //! * [`fence`]: proving a silent node dead.
 //! * [`guest_xml`]: a guest as its libvirt XML describes it.
@@ -21,6 +22,7 @@
 //! * [`time`]: the host's boot clock as a value.
 pub mod access;
 pub mod bmc;
+pub mod device_order;
 pub mod drain;
 pub mod fence;
 pub mod guest_xml;

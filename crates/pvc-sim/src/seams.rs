@@ -259,6 +259,27 @@ impl Hypervisor for SimHypervisor {
         outcome
     }
 
+    async fn suspend(&self, vm: VmId) -> Result<(), HypervisorError> {
+        self.before("suspend", 1, 20).await?;
+        let outcome = self.inner.suspend(vm).await;
+        self.gate.after("suspend", None).await;
+        outcome
+    }
+
+    async fn attach_device(&self, vm: VmId, xml: &str) -> Result<(), HypervisorError> {
+        self.before("attach", 20, 200).await?;
+        let outcome = self.inner.attach_device(vm, xml).await;
+        self.gate.after("attach", None).await;
+        outcome
+    }
+
+    async fn detach_device(&self, vm: VmId, xml: &str) -> Result<(), HypervisorError> {
+        self.before("detach", 20, 200).await?;
+        let outcome = self.inner.detach_device(vm, xml).await;
+        self.gate.after("detach", None).await;
+        outcome
+    }
+
     async fn shutdown(&self, vm: VmId) -> Result<(), HypervisorError> {
         self.before("shutdown", 1, 20).await?;
         self.inner.shutdown(vm).await

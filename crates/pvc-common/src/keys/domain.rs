@@ -1,5 +1,6 @@
 //! Keys of a guest.
 
+use pvc_core::device_order::DeviceOrder;
 use pvc_core::ids::{NodeName, TagName, VmId, VmName, VolumeId};
 use pvc_core::records::{Incoming, Owner};
 use pvc_core::states::{MigrationMethod, NodeSelector, VmState};
@@ -62,6 +63,11 @@ key_group!(
 /// Keys of a guest.
 pub fn domain(id: VmId) -> DomainKeys {
     DomainKeys::below(format!("/domains/{id}"))
+}
+
+/// The last order to attach or detach a device of a guest. There is none until the first is given; it goes with the guest.
+pub fn device_order(id: VmId) -> Key<Option<DeviceOrder>> {
+    Key::at(format!("/domains/{id}/device_order"))
 }
 
 /// Guests by UUID.

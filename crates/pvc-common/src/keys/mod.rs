@@ -27,7 +27,8 @@ pub use access::{
     users,
 };
 pub use domain::{
-    DomainKeys, SnapshotKeys, TagKeys, domain, domain_snapshot, domain_snapshots, domain_tags, domains, tag,
+    DomainKeys, SnapshotKeys, TagKeys, device_order, domain, domain_snapshot, domain_snapshots, domain_tags,
+    domains, tag,
 };
 pub use ha::{fence, fences, lease_node, lease_nodes, lease_primary, lock_flush, lock_flushes};
 pub use node::{NodeKeys, PluginKeys, monitoring_plugin, monitoring_plugins, node, nodes};

@@ -6,6 +6,7 @@ use std::fmt::Display;
 use std::str::FromStr;
 
 use pvc_core::access::{AuditPage, AuditRequest, SessionRecord, TokenRecord, TokenUse, UserRecord};
+use pvc_core::device_order::DeviceOrder;
 use pvc_core::fence::FenceRecord;
 use pvc_core::hold::{AdoptOrder, HoldRecord};
 use pvc_core::ids::{ImageName, NodeName, PoolName, TagName, VmId, VmName, VolumeId};
@@ -143,6 +144,7 @@ record_values! {
     "an order to adopt": AdoptOrder;
     "a reading of the upstream network": UpstreamReading;
     "an order to remove locks": LockFlush;
+    "an order about a device": DeviceOrder;
     "a reservation": Reserved;
     "a node's addresses": NodeAddresses;
     "a report on a BMC": BmcReport;

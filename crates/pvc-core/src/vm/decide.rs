@@ -232,6 +232,10 @@ pub enum VmStep {
     CallOff(CallOff),
     /// This node is on record as its target, and it is not coming: take that off the record.
     GiveBack,
+    /// Carry out the order about one of its devices, as [`crate::device_order::next_device_step`] says.
+    Device,
+    /// Say that the order about one of its devices is not carried out.
+    RefuseDevice(String),
 }
 
 /// What this node does next about one guest. Same view, same step.

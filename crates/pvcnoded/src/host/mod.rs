@@ -217,6 +217,27 @@ pub trait Hypervisor: Clone + Send + Sync + 'static {
     /// [`HypervisorError`].
     fn resume(&self, vm: VmId) -> impl Future<Output = Result<(), HypervisorError>> + Send;
 
+    /// Stops the vCPUs; a guest whose vCPUs stand still already is success. Takes its turn after whatever an earlier call
+    /// still does to the guest, so that what a look shows afterwards is what that call has come to.
+    ///
+    /// # Errors
+    /// [`HypervisorError`]; [`HypervisorError::Unavailable`] as well while an earlier call on its devices has not returned.
+    fn suspend(&self, vm: VmId) -> impl Future<Output = Result<(), HypervisorError>> + Send;
+
+    /// Plugs a device into an active guest. An RBD disk stops the guest at an I/O error, as those have that it was
+    /// started with.
+    ///
+    /// # Errors
+    /// [`HypervisorError`]. After [`HypervisorError::Unavailable`] it may have been plugged in, or may be yet: until
+    /// that is over, [`Hypervisor::resume`] and [`Hypervisor::suspend`] of this guest are unavailable.
+    fn attach_device(&self, vm: VmId, xml: &str) -> impl Future<Output = Result<(), HypervisorError>> + Send;
+
+    /// Asks an active guest to let go of a device. It may take its time: a look at the live XML tells whether it has.
+    ///
+    /// # Errors
+    /// As [`Hypervisor::attach_device`].
+    fn detach_device(&self, vm: VmId, xml: &str) -> impl Future<Output = Result<(), HypervisorError>> + Send;
+
     /// Presses the ACPI power button.
     ///
     /// # Errors

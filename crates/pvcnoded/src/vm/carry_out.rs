@@ -13,7 +13,7 @@ use tracing::{debug, error, info, warn};
 
 use super::start::start;
 use super::volumes::{VolumesError, clear_remnants, read_volumes};
-use super::{VmParts, VmTask, receive, send};
+use super::{VmParts, VmTask, device, receive, send};
 use crate::host::{Changed, EndBy, Hypervisor, HypervisorError, Storage, StorageError};
 
 /// How long a destroyed process is waited for.
@@ -110,6 +110,8 @@ pub async fn carry_out<S: Store, C: Clock, H: Hypervisor, T: Storage>(
         VmStep::SayGone => send::say_gone(parts, task.vm, &task.record).await,
         VmStep::CallOff(why) => send::call_off(parts, task.vm, &task.record, *why, None).await,
         VmStep::GiveBack => receive::give_back(parts, task.vm, &task.record).await,
+        VmStep::Device => device::carry_out_order(parts, task).await,
+        VmStep::RefuseDevice(reason) => device::refuse_order(parts, task, reason).await,
     };
     outcome.unwrap_or_else(|error| {
         match &error {

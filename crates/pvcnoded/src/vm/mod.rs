@@ -6,6 +6,7 @@
 //! nothing but what it can re-read. A restart of the agent is therefore no special case.
 
 mod carry_out;
+mod device;
 mod receive;
 mod rounds;
 mod send;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use pvc_common::clock::Clock;
 use pvc_common::keys;
 use pvc_common::store::{ReadError, Store, StoreExt as _, Znode, ZnodeVersion};
+use pvc_core::device_order::{DeviceOrder, DeviceTurn, device_turn};
 use pvc_core::ids::{CephClient, VmId};
 use pvc_core::records::CephClients;
 use pvc_core::states::VmState;
@@ -49,6 +50,8 @@ pub struct VmTask {
     pub recorded_clients: Vec<CephClient>,
     /// Ceph clients on record for other guests, wherever they run.
     pub clients_of_others: Vec<CephClient>,
+    /// The last order about one of its devices, with its version.
+    pub device: Option<(DeviceOrder, ZnodeVersion)>,
 }
 
 /// What is remembered of a guest between looks. All of it may be lost at any time.
@@ -72,7 +75,7 @@ pub struct VmRounds<S, C, H, T> {
     parts: VmParts<S, C, H, T>,
     memory: BTreeMap<VmId, Memory>,
     busy: BTreeSet<VmId>,
-    /// Of these, the guests that are on their way from or to another node.
+    /// Of these, the guests that are on their way from or to another node, or whose devices are worked on.
     travelling: BTreeSet<VmId>,
     sending: BTreeSet<VmId>,
     libvirt_silent: bool,
@@ -91,8 +94,8 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
         }
     }
 
-    /// Whether something is under way that the start of an agent waits for. A guest that travels may do so for long, and
-    /// goes on only once the agent takes part: nobody waits for it.
+    /// Whether something is under way that the start of an agent waits for. A guest that travels, or lets go of a device,
+    /// may do so for long, and goes on only once the agent takes part: nobody waits for it.
     pub fn unsettled(&self) -> bool {
         self.busy.len() > self.travelling.len()
     }
@@ -118,8 +121,11 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
             // Of one guest all is read as of one moment; of two it need not be.
             let paths: Vec<String> = part
                 .iter()
-                .map(|vm| keys::domain(*vm))
-                .flat_map(|domain| record_paths(&domain))
+                .map(|vm| (*vm, keys::domain(*vm)))
+                .flat_map(|(vm, domain)| {
+                    let order = keys::device_order(vm).path().to_owned();
+                    record_paths(&domain).into_iter().chain([order])
+                })
                 .collect();
             znodes.extend(self.parts.store.read_many(&paths).await?);
         }
@@ -143,8 +149,9 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
 
         let mut tasks = Vec::new();
         let mut on_record = Vec::new();
-        for (vm, znodes) in vms.iter().zip(znodes.chunks_exact(RECORD_KEYS)) {
+        for (vm, znodes) in vms.iter().zip(znodes.chunks_exact(RECORD_KEYS + 1)) {
             let record = self.decode_record(*vm, znodes);
+            let device = decode_order(*vm, znodes.last().and_then(Option::as_ref));
             if let Some(CephClients::Recorded(clients)) = record
                 .as_ref()
                 .and_then(|record| record.owner.as_ref())
@@ -182,7 +189,14 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
                 evidence,
                 daemon_state,
             };
-            let step = next_vm_step(&view);
+            let mut step = next_vm_step(&view);
+            if let Some((order, _)) = &device {
+                match device_turn(&view, &step, order) {
+                    DeviceTurn::NotNow => {}
+                    DeviceTurn::CarryOut => step = VmStep::Device,
+                    DeviceTurn::Refuse(reason) => step = VmStep::RefuseDevice(reason),
+                }
+            }
             if memory.retry_at.is_some_and(|retry_at| now < retry_at) {
                 continue;
             }
@@ -200,7 +214,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
             }
             memory.last_calm = None;
             self.busy.insert(*vm);
-            if matches!(step, VmStep::Send | VmStep::Receive) {
+            if matches!(step, VmStep::Send | VmStep::Receive | VmStep::Device) {
                 self.travelling.insert(*vm);
             }
             tasks.push(VmTask {
@@ -210,6 +224,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
                 fence_version: fence.version,
                 recorded_clients: memory.recorded_clients.clone(),
                 clients_of_others: Vec::new(),
+                device,
             });
         }
         for task in &mut tasks {
@@ -312,6 +327,17 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
                 memory.unreadable = true;
                 None
             }
+        }
+    }
+}
+
+/// The order about a device of the guest, if there is one. One that can't be read is none: the next one overwrites it.
+fn decode_order(vm: VmId, znode: Option<&Znode>) -> Option<(DeviceOrder, ZnodeVersion)> {
+    match keys::device_order(vm).decode(znode) {
+        Ok(found) => found.and_then(|found| Some((found.value?, found.version))),
+        Err(error) => {
+            debug!(%vm, %error, "an order about a device of a guest can't be read");
+            None
         }
     }
 }

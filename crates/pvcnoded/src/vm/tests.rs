@@ -3,6 +3,7 @@
 //! What counts is what reaches the volume: once another client has written, an earlier one must never write again,
 //! whatever was done to agents, hosts, store, libvirt and Ceph meanwhile (I2).
 
+mod devices;
 mod interleaved;
 mod lifecycle;
 mod migrations;
@@ -380,12 +381,17 @@ impl Cluster {
                     GuestEvent::Ended
                     | GuestEvent::Killed
                     | GuestEvent::IoError
-                    | GuestEvent::SwitchedOver => {
+                    | GuestEvent::SwitchedOver
+                    | GuestEvent::Suspended => {
                         if let Some(since) = since.take() {
                             runs.push((since, at, node));
                         }
                     }
-                    GuestEvent::Created | GuestEvent::ShutdownAsked | GuestEvent::Arrived => {}
+                    GuestEvent::Created
+                    | GuestEvent::ShutdownAsked
+                    | GuestEvent::Arrived
+                    | GuestEvent::Attached
+                    | GuestEvent::Detached => {}
                 }
             }
             if let Some(since) = since {

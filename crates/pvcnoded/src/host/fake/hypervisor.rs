@@ -1,6 +1,8 @@
 //! A hypervisor in virtual time: guests with processes and Ceph clients, and a libvirt that can be away, forget a
 //! guest, or lose its answer.
 
+mod devices;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, Weak};
@@ -13,6 +15,7 @@ use pvc_core::time::BootTime;
 use tokio::sync::Notify;
 
 use super::storage::{FakeCeph, WriteOutcome};
+
 use super::wire::FakeWire;
 use super::{VirtualClock, locked};
 use crate::host::{
@@ -39,6 +42,12 @@ pub enum GuestEvent {
     Arrived,
     /// Its vCPUs were stopped for the switch-over of a migration.
     SwitchedOver,
+    /// Its vCPUs were stopped by request.
+    Suspended,
+    /// A device was plugged in.
+    Attached,
+    /// A device was pulled out.
+    Detached,
 }
 
 /// One line of the journal: when, which guest, what.
@@ -87,6 +96,8 @@ struct State {
     /// What libvirt has forgotten though its process lives.
     forgotten: BTreeSet<VmId>,
     stubborn: BTreeSet<VmId>,
+    /// Guests that do not let go of a device.
+    clinging: BTreeSet<VmId>,
     available: bool,
     /// Every process of the host stands still.
     frozen: bool,
@@ -167,6 +178,7 @@ impl FakeHypervisor {
                 guests: BTreeMap::new(),
                 forgotten: BTreeSet::new(),
                 stubborn: BTreeSet::new(),
+                clinging: BTreeSet::new(),
                 available: true,
                 frozen: false,
                 refusals: VecDeque::new(),
@@ -221,7 +233,8 @@ impl FakeHypervisor {
         locked(&self.state).guests.contains_key(&vm)
     }
 
-    pub(super) fn definition(&self, vm: VmId) -> Option<String> {
+    /// The live definition of the guest's process; `None` if it has none here.
+    pub fn live(&self, vm: VmId) -> Option<String> {
         locked(&self.state).guests.get(&vm).map(|guest| guest.xml.clone())
     }
 
@@ -249,7 +262,8 @@ impl FakeHypervisor {
             DomainStatus::Paused(PauseReason::Migration) => {
                 state.journal.push((at, vm, GuestEvent::SwitchedOver));
             }
-            DomainStatus::Paused(PauseReason::StartingUp | PauseReason::IoError | PauseReason::Other)
+            DomainStatus::Paused(PauseReason::Other) => state.journal.push((at, vm, GuestEvent::Suspended)),
+            DomainStatus::Paused(PauseReason::StartingUp | PauseReason::IoError)
             | DomainStatus::ShuttingDown
             | DomainStatus::Off
             | DomainStatus::Crashed => {}
@@ -286,7 +300,7 @@ impl FakeHypervisor {
         locked(&self.state).refusals.push_back(message.to_owned());
     }
 
-    /// The next `create_paused` does its work, and its caller is told that libvirt does not answer.
+    /// The next `create_paused` or `attach_device` does its work, and its caller is told that libvirt does not answer.
     pub fn lose_next_answer(&self) {
         locked(&self.state).lost_answers += 1;
     }
@@ -305,6 +319,22 @@ impl FakeHypervisor {
     /// This guest does not react to the power button.
     pub fn set_stubborn(&self, vm: VmId) {
         locked(&self.state).stubborn.insert(vm);
+    }
+
+    /// From now on this guest does not let go of any device, or does again.
+    pub fn set_clinging(&self, vm: VmId, clinging: bool) {
+        let mut state = locked(&self.state);
+        if clinging {
+            state.clinging.insert(vm);
+        } else {
+            state.clinging.remove(&vm);
+        }
+    }
+
+    /// An administrator stops the guest's vCPUs, as with `virsh suspend`.
+    pub fn suspend_by_hand(&self, vm: VmId) {
+        let now = self.clock.now();
+        self.set_status(vm, DomainStatus::Paused(PauseReason::Other), now);
     }
 
     /// Kills the guest's process: its Ceph watch lingers, its lock stays.
@@ -494,6 +524,36 @@ impl Hypervisor for FakeHypervisor {
     async fn create_paused(&self, vm: VmId, xml: &str) -> Result<(), HypervisorError> {
         self.settle();
         let outcome = self.create(vm, xml);
+        self.happened.notify_one();
+        outcome
+    }
+
+    async fn suspend(&self, vm: VmId) -> Result<(), HypervisorError> {
+        let now = self.clock.now();
+        self.settle();
+        let running = {
+            let mut state = locked(&self.state);
+            state.answer()?;
+            state.known(vm)?.status == DomainStatus::Running
+        };
+        if running {
+            self.set_status(vm, DomainStatus::Paused(PauseReason::Other), now);
+        }
+        Ok(())
+    }
+
+    async fn attach_device(&self, vm: VmId, xml: &str) -> Result<(), HypervisorError> {
+        let now = self.clock.now();
+        self.settle();
+        let outcome = devices::attach(self, vm, xml, now);
+        self.happened.notify_one();
+        outcome
+    }
+
+    async fn detach_device(&self, vm: VmId, xml: &str) -> Result<(), HypervisorError> {
+        let now = self.clock.now();
+        self.settle();
+        let outcome = devices::detach(self, vm, xml, now);
         self.happened.notify_one();
         outcome
     }

@@ -260,7 +260,7 @@ impl FakeWire {
         }
         let at = job.ends_at;
         job.phase = match job.phase {
-            MigrationPhase::Prepare => match source.definition(job.vm) {
+            MigrationPhase::Prepare => match source.live(job.vm) {
                 Some(xml) if target.make_half(job.vm, &xml, at) => MigrationPhase::PreCopy,
                 Some(_) | None => return self.end(&job, Err("the target could not make the domain")),
             },

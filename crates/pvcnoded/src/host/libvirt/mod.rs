@@ -6,11 +6,13 @@
 //! * `session`: one connection, kept open by a thread of its own; events.
 //! * `pool`: calls block, so they are made on a few plain threads. Questions and actions have threads of their own: a
 //!   guest that takes half a minute to be destroyed does not keep the agent from looking.
-//! * `xml`: what is put into a guest's XML at its start.
+//! * `plugging`: which guests a call about devices is under way for.
+//! * `xml`: what is put into a guest's XML at its start, and into that of a device.
 
 mod figures;
 mod kvm;
 mod migration;
+mod plugging;
 mod pool;
 mod processes;
 mod records;
@@ -38,6 +40,7 @@ use super::{
 };
 use figures::Layout;
 pub use migration::{Security, Transport};
+use plugging::Plugging;
 use pool::{NoAnswer, Pool};
 use records::records;
 use session::Session;
@@ -52,6 +55,8 @@ const QUESTION_LIMIT: Duration = Duration::from_secs(3);
 const STATISTICS_LIMIT: Duration = Duration::from_secs(5);
 const ACTION_LIMIT: Duration = Duration::from_secs(10);
 const CREATE_LIMIT: Duration = Duration::from_secs(30);
+/// QEMU opens a volume meanwhile, as at a start.
+const DEVICE_LIMIT: Duration = Duration::from_secs(30);
 const DESTROY_LIMIT: Duration = Duration::from_secs(40);
 
 /// Threads, and calls that may wait for one.
@@ -85,6 +90,7 @@ struct Inner {
     host: String,
     acceleration: Acceleration,
     layouts: Arc<Mutex<Layouts>>,
+    plugging: Plugging,
     happened: Arc<Notify>,
 }
 
@@ -108,6 +114,7 @@ impl Libvirt {
                 host: host_mark(),
                 acceleration: kvm::probe(),
                 layouts: Arc::default(),
+                plugging: Plugging::default(),
                 happened,
             }),
         })
@@ -320,7 +327,46 @@ impl Hypervisor for Libvirt {
         .await
     }
 
+    async fn suspend(&self, vm: VmId) -> Result<(), HypervisorError> {
+        self.inner.plugging.must_be_over(vm)?;
+        self.act(ACTION_LIMIT, vm, move |connect| {
+            with_domain(connect, vm, |domain| domain.suspend().map(|_| ()))
+        })
+        .await
+    }
+
+    async fn attach_device(&self, vm: VmId, xml: &str) -> Result<(), HypervisorError> {
+        let xml = xml::prepare_device(xml).map_err(|message| HypervisorError::Refused { message })?;
+        let under_way = self.inner.plugging.begin(vm)?;
+        self.act(DEVICE_LIMIT, vm, move |connect| {
+            let outcome = with_domain(connect, vm, |domain| {
+                domain
+                    .attach_device_flags(&xml, sys::VIR_DOMAIN_AFFECT_LIVE)
+                    .map(|_| ())
+            });
+            drop(under_way);
+            outcome
+        })
+        .await
+    }
+
+    async fn detach_device(&self, vm: VmId, xml: &str) -> Result<(), HypervisorError> {
+        let xml = xml.to_owned();
+        let under_way = self.inner.plugging.begin(vm)?;
+        self.act(DEVICE_LIMIT, vm, move |connect| {
+            let outcome = with_domain(connect, vm, |domain| {
+                domain
+                    .detach_device_flags(&xml, sys::VIR_DOMAIN_AFFECT_LIVE)
+                    .map(|_| ())
+            });
+            drop(under_way);
+            outcome
+        })
+        .await
+    }
+
     async fn resume(&self, vm: VmId) -> Result<(), HypervisorError> {
+        self.inner.plugging.must_be_over(vm)?;
         let host = self.inner.host.clone();
         self.act(ACTION_LIMIT, vm, move |connect| {
             with_domain(connect, vm, |domain| {

@@ -1,4 +1,4 @@
-//! The domain XML as it is handed to libvirt: the stored one, with what a safe start needs put in.
+//! The XML of a domain or a device as it is handed to libvirt: the stored one, with what safety needs put in.
 //!
 //! The stored XML stays untouched; elements that are not known here are left alone.
 
@@ -48,6 +48,25 @@ pub(super) fn prepare(xml: &str, vm: VmId, acceleration: Acceleration) -> Result
     }
     xot.to_string(document)
         .map_err(|error| format!("the domain XML can't be written: {error}"))
+}
+
+/// Prepares the XML of a device that is attached to a guest here: an RBD disk stops the guest at an I/O error.
+pub(super) fn prepare_device(xml: &str) -> Result<String, String> {
+    if xml.contains('\0') {
+        return Err("the device XML holds a NUL character".to_owned());
+    }
+    let mut xot = Xot::new();
+    let document = xot
+        .parse(xml)
+        .map_err(|error| format!("the device XML can't be parsed: {error}"))?;
+    let device = xot
+        .document_element(document)
+        .map_err(|error| format!("the device XML has no root: {error}"))?;
+    if is_rbd(&xot, device) {
+        stop_at_errors(&mut xot, device)?;
+    }
+    xot.to_string(document)
+        .map_err(|error| format!("the device XML can't be written: {error}"))
 }
 
 fn children(xot: &Xot, parent: Node, name: &str) -> Vec<Node> {
@@ -150,6 +169,21 @@ mod tests {
                 r#"error_policy="stop" rerror_policy="stop""#,
             );
         assert_eq!(prepared(Acceleration::Kvm), expected);
+    }
+
+    #[test]
+    fn an_attached_rbd_disk_stops_at_errors_too() {
+        let disk = r#"<disk type="network"><source protocol="rbd" name="vms/web_sdd"/></disk>"#;
+        let expected = disk.replace(
+            "<source",
+            r#"<driver error_policy="stop" rerror_policy="stop"/><source"#,
+        );
+        assert_eq!(prepare_device(disk).unwrap(), expected);
+        let interface = r#"<interface type="bridge"><source bridge="br0"/></interface>"#;
+        assert_eq!(prepare_device(interface).unwrap(), interface);
+        for bad in ["", "<disk", "<disk>\0</disk>"] {
+            assert!(prepare_device(bad).is_err(), "{bad:?}");
+        }
     }
 
     #[test]
