@@ -10,6 +10,8 @@
 //! * [`vm`] - guests.
 //! * [`fence`] - fences.
 //! * [`fault`] - faults.
+//! * [`access`] - who may use the API, and what was done through it.
+pub mod access;
 pub mod fault;
 pub mod fence;
 pub mod message;

@@ -10,7 +10,7 @@ use pvc_common::store::Store;
 use pvc_core::ids::{NodeName, VmId};
 use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 
-use crate::access::AuthPolicy;
+use crate::access::{Access, Audited, AuthPolicy};
 use crate::error::ApiError;
 use pvc_api::message::ErrorCode;
 
@@ -38,6 +38,8 @@ pub struct Settings {
     pub waits: Waits,
     /// The node that the daemon runs on: by its clock is what the daemon records.
     pub node: NodeName,
+    /// Whether the API speaks HTTPS, so that cookies must not go over plain HTTP.
+    pub tls: bool,
 }
 
 /// How long requests wait for guests.
@@ -65,13 +67,14 @@ impl Waits {
 /// What every handler is given.
 #[derive(Debug)]
 pub struct App<S> {
-    /// The coordination store.
-    pub store: S,
+    /// The coordination store; what a request changes in it is noted in the audit log.
+    pub store: Audited<S>,
     /// Time.
     pub clock: HostClock,
     /// What the configuration says.
     pub settings: Settings,
     pub(crate) names: NameHints,
+    pub(crate) access: Access,
     waiters: Semaphore,
     definitions: tokio::sync::Mutex<()>,
 }
@@ -107,10 +110,11 @@ impl<S: Store> App<S> {
     /// The application over that store.
     pub fn new(store: S, settings: Settings) -> App<S> {
         App {
-            store,
+            store: Audited::new(store),
             clock: HostClock,
             settings,
             names: NameHints::default(),
+            access: Access::new(),
             definitions: tokio::sync::Mutex::new(()),
             waiters: Semaphore::new(WAITERS),
         }

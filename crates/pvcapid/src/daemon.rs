@@ -2,16 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use pvc_common::config::{Authentication, Config};
+use pvc_common::store::Store;
 use pvc_common::store::zookeeper::{ZooKeeperOptions, ZooKeeperStore};
+use pvc_core::ids::NodeName;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::access::{AuthPolicy, KnownToken, TokenDigest};
 use crate::app::{App, Settings, Waits};
-use crate::server::{self, ServerError, TlsFiles};
+use crate::server::{self, ServerError};
+use crate::tls::{self, Certificate, TlsError, TlsFiles};
 
 /// How long a server of the store may be silent before another is tried. Longer than for the agents, whose lease
 /// depends on it: the client pings at three eighths of this, and the daemon idles on all coordinators but one.
@@ -23,6 +27,9 @@ pub enum DaemonError {
     /// The server could not be made.
     #[error(transparent)]
     Server(#[from] ServerError),
+    /// The certificate of HTTPS can not be used.
+    #[error("the certificate of the API can not be used")]
+    Tls(#[from] TlsError),
     /// Signals can not be received.
     #[error("can not receive signals")]
     Signals(#[source] std::io::Error),
@@ -68,6 +75,7 @@ pub fn settings(config: &Config) -> Settings {
         },
         waits: Waits::for_shutdown_timeout(config.timers.vm_shutdown_timeout),
         node: config.node.clone(),
+        tls: config.api.tls.is_some(),
     }
 }
 
@@ -76,17 +84,14 @@ pub fn settings(config: &Config) -> Settings {
 /// # Errors
 /// [`DaemonError`].
 pub async fn run(config: &Config) -> Result<(), DaemonError> {
-    let tls = config
-        .api
-        .tls
-        .as_ref()
-        .map(|tls| {
-            server::tls_config(&TlsFiles {
-                certificate: tls.certificate.clone(),
-                private_key: tls.private_key.clone(),
-            })
-        })
-        .transpose()?;
+    let certificate = match &config.api.tls {
+        Some(tls) => Some(Certificate::load(TlsFiles {
+            certificate: tls.certificate.clone(),
+            private_key: tls.private_key.clone(),
+        })?),
+        None => None,
+    };
+    let tls = certificate.as_ref().map(Certificate::server_config).transpose()?;
     let addresses = listen_addresses(config);
     let listeners = addresses
         .iter()
@@ -100,7 +105,8 @@ pub async fn run(config: &Config) -> Result<(), DaemonError> {
     if let AuthPolicy::Open = settings.auth {
         tracing::warn!("authentication is off: everybody who reaches the API may do everything");
     }
-    let server = server::serve(App::new(store, settings), listeners, tls)?;
+    let app = Arc::new(App::new(store.clone(), settings));
+    let server = server::serve(Arc::clone(&app), listeners, tls)?;
     for address in &addresses {
         tracing::info!(%address, tls = config.api.tls.is_some(), "listening");
     }
@@ -109,10 +115,13 @@ pub async fn run(config: &Config) -> Result<(), DaemonError> {
         tracing::debug!(%error, "readiness could not be told");
     }
     let stop = stop_on_signals(server.handle());
+    let reload = reload_on_signals(certificate, store, &config.node);
     let ended = tokio::select! {
         ended = server => ended.map_err(DaemonError::Ended),
         failed = stop => failed,
+        failed = reload => failed,
     };
+    app.access.finish().await;
     tracing::info!("stopped");
     ended
 }
@@ -131,4 +140,20 @@ async fn stop_on_signals(server: ServerHandle) -> Result<(), DaemonError> {
     }
     server.stop(true).await;
     Ok(())
+}
+
+/// Takes up a new certificate when its files change or SIGHUP comes. Without one SIGHUP changes nothing, and ends
+/// nothing either. Returns only if signals can not be received.
+async fn reload_on_signals<S: Store>(
+    certificate: Option<Arc<Certificate>>,
+    store: S,
+    node: &NodeName,
+) -> Result<(), DaemonError> {
+    let mut hangup = signal(SignalKind::hangup()).map_err(DaemonError::Signals)?;
+    match certificate {
+        Some(certificate) => tls::follow(&certificate, &mut hangup, &store, node).await,
+        None => while hangup.recv().await.is_some() {},
+    }
+    // Signals come no more: go on without them.
+    std::future::pending().await
 }

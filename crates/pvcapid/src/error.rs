@@ -7,6 +7,7 @@ use pvc_api::PREFIX;
 use pvc_api::message::{ErrorCode, ErrorReply};
 use pvc_common::store::{ReadError, StoreError};
 
+use crate::access::audit;
 use crate::request;
 
 /// Why a request was not carried out.
@@ -116,6 +117,7 @@ impl ResponseError for ApiError {
         } else {
             tracing::debug!(error = %self, %status, "request refused");
         }
+        audit::answered(&self.message);
         let mut response = HttpResponse::build(status);
         if let Some(seconds) = self.retry_after_seconds {
             response.insert_header((RETRY_AFTER, seconds.to_string()));

@@ -14,6 +14,7 @@ use pvc_api::message::ErrorCode;
 use pvc_common::clock::{Clock, HostClock};
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 
+use crate::access::audit;
 use crate::error::ApiError;
 
 /// The largest body that is taken, in bytes: a guest's XML must fit into one znode, whose limit is 1 MiB.
@@ -74,6 +75,7 @@ impl<T: DeserializeOwned + 'static> FromRequest for Params<T> {
                 }
                 text.push_str(form);
             }
+            audit::parameters(&text);
             parse(&text).map(Params)
         })
     }

@@ -4,7 +4,7 @@
 //! a request needs is read from the coordination store; what it changes is one transaction there.
 //!
 //! * [`daemon`] - from the configuration to a server that runs until it is told to stop.
-//! * [`server`] - sockets, TLS, limits.
+//! * [`server`] - sockets, limits; [`tls`] - the certificate.
 //! * `request` - identity and log line of each request.
 //! * [`access`] - who may use the API, and what for.
 //! * `adopt` - nodes on hold, and the order that ends it.
@@ -29,6 +29,7 @@ mod routes;
 pub mod server;
 mod snapshot;
 mod status;
+pub mod tls;
 mod vm;
 
 pub use openapi::openapi;

@@ -1,12 +1,14 @@
 //! The description of the API for programs: OpenAPI 3.1, made from the handlers' annotations.
 
 use pvc_api::{API_KEY_HEADER, PREFIX};
+use pvc_core::access::Role;
 use utoipa::OpenApi;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::server::Server;
 use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
 
+use crate::access::SESSION_COOKIE;
 use crate::routes;
 
 #[derive(OpenApi)]
@@ -17,11 +19,11 @@ struct Document;
 pub(crate) fn document() -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi().merge_from(routes::document());
     document.servers = Some(vec![Server::new(PREFIX)]);
+    let components = document.components.get_or_insert_default();
     let token = SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(API_KEY_HEADER)));
-    document
-        .components
-        .get_or_insert_default()
-        .add_security_scheme("token", token);
+    components.add_security_scheme("token", token);
+    let session = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(SESSION_COOKIE)));
+    components.add_security_scheme("session", session);
     for item in document.paths.paths.values_mut() {
         let operations = [
             &mut item.get,
@@ -30,9 +32,25 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
             &mut item.delete,
             &mut item.patch,
         ];
-        operations.into_iter().flatten().for_each(describe_refusals);
+        for operation in operations.into_iter().flatten() {
+            allow_sessions(operation);
+            describe_refusals(operation);
+        }
     }
     document
+}
+
+/// Whoever has a session may do what one who has a token of his role may.
+fn allow_sessions(operation: &mut Operation) {
+    let Some(security) = &mut operation.security else {
+        return;
+    };
+    let sessions: Vec<SecurityRequirement> = Role::ALL
+        .iter()
+        .filter(|role| security.contains(&SecurityRequirement::new("token", [role.as_str()])))
+        .map(|role| SecurityRequirement::new("session", [role.as_str()]))
+        .collect();
+    security.extend(sessions);
 }
 
 /// How a request is refused that may not do what it asks for is the same everywhere.

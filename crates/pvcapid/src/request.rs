@@ -2,14 +2,16 @@
 
 use std::future::Future;
 
-use actix_web::Error;
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
+use actix_web::{Error, HttpMessage};
 use pvc_api::REQUEST_ID_HEADER;
 use pvc_common::clock::{Clock, HostClock};
 use tracing::Instrument;
+
+use crate::access::Caller;
 
 tokio::task_local! {
     static REQUEST_ID: String;
@@ -56,8 +58,15 @@ where
             response.headers_mut().insert(name, value);
         }
         let took_ms = u64::try_from(clock.now().since(begun).as_millis()).unwrap_or(u64::MAX);
+        let who = response
+            .request()
+            .extensions()
+            .get::<Caller>()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         tracing::info!(
             peer,
+            who,
             status = response.status().as_u16(),
             took_ms,
             "request answered"

@@ -1,8 +1,7 @@
-//! The HTTP server: where it listens, TLS, and its limits.
+//! The HTTP server: where it listens, and its limits.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +10,9 @@ use actix_web::middleware::{Compress, from_fn};
 use actix_web::{App as ActixApp, HttpServer, web};
 use pvc_common::store::Store;
 use rustls::ServerConfig;
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::access::{self, Gate};
+use crate::access::{self, Operations};
 use crate::app::App;
 use crate::{openapi, request, routes};
 
@@ -31,15 +28,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// How long requests may still run after a stop was asked for.
 const SHUTDOWN_SECONDS: u64 = 5;
 
-/// A certificate and its key.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    /// PEM file with the certificate and what it was signed with.
-    pub certificate: PathBuf,
-    /// PEM file with the private key.
-    pub private_key: PathBuf,
-}
-
 /// Why the server could not be made.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
@@ -52,18 +40,6 @@ pub enum ServerError {
         #[source]
         source: io::Error,
     },
-    /// A PEM file can not be read.
-    #[error("can not read {}", path.display())]
-    Pem {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: pem::Error,
-    },
-    /// Certificate and key do not make a TLS server.
-    #[error("certificate and private key do not fit together or are not usable")]
-    Tls(#[source] rustls::Error),
     /// The description of the API, which says what each route needs, can not be made.
     #[error("the description of the API can not be made")]
     Document(#[source] serde_json::Error),
@@ -96,44 +72,26 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
     open().map_err(|source| ServerError::Listen { address, source })
 }
 
-/// Reads a certificate and its key.
-///
-/// # Errors
-/// [`ServerError::Pem`] or [`ServerError::Tls`].
-pub fn tls_config(files: &TlsFiles) -> Result<ServerConfig, ServerError> {
-    let pem_error = |path: &Path| {
-        let path = path.to_owned();
-        move |source| ServerError::Pem { path, source }
-    };
-    let certificates = CertificateDer::pem_file_iter(&files.certificate)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(pem_error(&files.certificate))?;
-    let key = PrivateKeyDer::from_pem_file(&files.private_key).map_err(pem_error(&files.private_key))?;
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(certificates, key))
-        .map_err(ServerError::Tls)
-}
-
-/// Serves the API on these sockets until the returned server is stopped. It has to be awaited.
+/// Serves the API on these sockets until the returned server is stopped. It has to be awaited, on a runtime, on which
+/// what is done beside the requests runs as well.
 ///
 /// # Errors
 /// [`ServerError::Serve`].
 pub fn serve<S: Store>(
-    app: App<S>,
+    app: Arc<App<S>>,
     listeners: Vec<TcpListener>,
     tls: Option<ServerConfig>,
 ) -> Result<Server, ServerError> {
     let document = serde_json::to_value(openapi::document()).map_err(ServerError::Document)?;
-    let gate = web::Data::new(Gate::new(app.settings.auth.clone(), &document));
-    let app = web::Data::new(app);
+    let operations = web::Data::new(Operations::of(&document));
+    app.access.start(app.store.clone());
+    let app = web::Data::from(app);
     let mut server = HttpServer::new(move || {
         ActixApp::new()
             .wrap(Compress::default())
-            .configure(|services| configure(services, app.clone(), gate.clone()))
+            .configure(|services| configure(services, app.clone(), operations.clone()))
             // The last one wraps the others: a request has its identity before it is refused.
-            .wrap(from_fn(access::guard))
+            .wrap(from_fn(access::guard::<S, _>))
             .wrap(from_fn(request::trace))
     })
     .workers(WORKERS)
@@ -152,7 +110,11 @@ pub fn serve<S: Store>(
     Ok(server.run())
 }
 
-fn configure<S: Store>(services: &mut web::ServiceConfig, app: web::Data<App<S>>, gate: web::Data<Gate>) {
-    services.app_data(app).app_data(gate);
+fn configure<S: Store>(
+    services: &mut web::ServiceConfig,
+    app: web::Data<App<S>>,
+    operations: web::Data<Operations>,
+) {
+    services.app_data(app).app_data(operations);
     routes::configure::<S>(services);
 }

@@ -18,6 +18,9 @@ pub const PAGES: u64 = 160;
 /// The longest text of a request that is kept, in characters.
 const TEXT: usize = 256;
 
+/// The longest text of its parameters.
+const PARAMETERS: usize = 512;
+
 /// Who asked for what.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AuditRequest {
@@ -34,13 +37,30 @@ pub struct AuditRequest {
     pub role: Option<Role>,
     /// The address it came from.
     pub from: String,
-    /// Method and operation: what was asked for.
+    /// What was asked for: the operation's id in the description of the API.
     pub operation: String,
+    /// By which method.
+    pub method: String,
     /// On what: the path.
     pub target: String,
+    /// With which parameters, without secrets.
+    #[serde(default)]
+    pub parameters: String,
 }
 
 impl Record for AuditRequest {}
+
+impl AuditRequest {
+    /// The same with long texts cut, so that it fits into a transaction beside the change.
+    #[must_use]
+    pub fn bounded(mut self) -> AuditRequest {
+        for text in [&mut self.target, &mut self.who, &mut self.from] {
+            *text = cut(text, TEXT);
+        }
+        self.parameters = cut(&self.parameters, PARAMETERS);
+        self
+    }
+}
 
 /// An entry of the audit log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -58,19 +78,17 @@ pub struct AuditEntry {
 
 impl AuditEntry {
     /// The entry of a request that was answered so. Long texts are cut.
-    pub fn answered(mut request: AuditRequest, status: Option<u16>, message: &str) -> AuditEntry {
-        request.target = cut(&request.target);
-        request.who = cut(&request.who);
+    pub fn answered(request: AuditRequest, status: Option<u16>, message: &str) -> AuditEntry {
         AuditEntry {
-            request,
+            request: request.bounded(),
             status,
-            message: cut(message),
+            message: cut(message, TEXT),
         }
     }
 }
 
-fn cut(text: &str) -> String {
-    let mut short: String = text.chars().take(TEXT).collect();
+fn cut(text: &str, most: usize) -> String {
+    let mut short: String = text.chars().take(most).collect();
     if short.len() < text.len() {
         short.push('…');
     }
@@ -98,7 +116,7 @@ impl AuditPage {
 pub struct AuditFilter {
     /// Those of whom this is a part of the name.
     pub who: Option<String>,
-    /// Those whose operation or target this is a part of.
+    /// Those whose operation, target or parameters this is a part of.
     pub what: Option<String>,
     /// Those of this request.
     pub request_id: Option<String>,
@@ -122,7 +140,10 @@ impl AuditFilter {
             }
         };
         part(&self.who, &[&request.who])
-            && part(&self.what, &[&request.operation, &request.target])
+            && part(
+                &self.what,
+                &[&request.operation, &request.target, &request.parameters],
+            )
             && self
                 .request_id
                 .as_ref()
@@ -147,8 +168,10 @@ mod tests {
             who: who.to_owned(),
             role: Some(Role::Operator),
             from: "192.0.2.7".to_owned(),
-            operation: "POST set_vm_state".to_owned(),
+            operation: "set_vm_state".to_owned(),
+            method: "POST".to_owned(),
             target: "/api/v1/vm/web1/state".to_owned(),
+            parameters: "state=stop".to_owned(),
         };
         AuditEntry::answered(request, status, "")
     }
@@ -167,6 +190,7 @@ mod tests {
         check(&|f| f.who = Some("bob".to_owned()), false);
         check(&|f| f.what = Some("web1".to_owned()), true);
         check(&|f| f.what = Some("set_vm".to_owned()), true);
+        check(&|f| f.what = Some("=stop".to_owned()), true);
         check(&|f| f.what = Some("web2".to_owned()), false);
         check(&|f| f.request_id = Some("abc".to_owned()), true);
         check(&|f| f.request_id = Some("ab".to_owned()), false);
@@ -194,13 +218,14 @@ mod tests {
     fn entries_are_bounded() {
         let mut long = entry(&"a".repeat(5_000), Some(200)).request;
         long.target = "ü".repeat(100_000);
+        long.parameters = "ü".repeat(100_000);
         let long = AuditEntry::answered(long, Some(404), &"m".repeat(100_000));
         let page = AuditPage {
             entries: vec![long; PAGE_ENTRIES],
         };
         assert!(page.is_full());
         let bytes = page.encode();
-        assert!(bytes.len() < 200_000, "{}", bytes.len());
+        assert!(bytes.len() < 300_000, "{}", bytes.len());
         assert_eq!(AuditPage::decode(&bytes).unwrap(), page);
     }
 }

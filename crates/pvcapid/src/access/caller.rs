@@ -4,6 +4,7 @@ use std::fmt;
 
 use actix_web::{HttpMessage, HttpRequest};
 use pvc_core::access::Role;
+use pvc_core::ids::AccountName;
 
 /// Who asks, and what he may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,6 +24,16 @@ pub enum Who {
     ConfiguredToken {
         /// What the configuration says of it.
         description: String,
+    },
+    /// The holder of a token that was made while the cluster ran.
+    Token {
+        /// The token's name.
+        name: AccountName,
+    },
+    /// A user who has logged in.
+    User {
+        /// His name.
+        name: AccountName,
     },
 }
 
@@ -54,6 +65,8 @@ impl fmt::Display for Caller {
                 f.write_str("a token without a description")
             }
             Who::ConfiguredToken { description } => write!(f, "token {description:?}"),
+            Who::Token { name } => write!(f, "token {name}"),
+            Who::User { name } => write!(f, "user {name}"),
         }
     }
 }

@@ -49,12 +49,19 @@ impl AuthPolicy {
             .iter()
             .zip(matches)
             .find_map(|(token, same)| bool::from(same).then_some(token))
-            .map(|token| Caller {
-                who: Who::ConfiguredToken {
-                    description: token.description.clone(),
-                },
-                role: token.role,
-            })
+            .map(KnownToken::holder)
+    }
+}
+
+impl KnownToken {
+    /// Its holder as a caller.
+    pub(super) fn holder(&self) -> Caller {
+        Caller {
+            who: Who::ConfiguredToken {
+                description: self.description.clone(),
+            },
+            role: self.role,
+        }
     }
 }
 

@@ -1,162 +1,142 @@
 //! What every request passes before anything else of it is looked at: who asks, and may he?
 //!
 //! Closed unless declared: a request goes on only if the path that the router will choose, with this method, is an
-//! operation of the description, and that operation needs nothing or a role that the caller has.
-
-use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+//! operation of the description, and that operation needs nothing or a role that the caller has. What may change
+//! something goes into the audit log, whatever comes of it.
 
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage, ResponseError, web};
-use pvc_api::API_KEY_HEADER;
+use actix_web::{Error, HttpMessage, HttpRequest, ResponseError, web};
 use pvc_api::message::ErrorCode;
-use pvc_common::clock::{Clock, HostClock};
-use pvc_core::access::{FailureLimit, Role, Source};
+use pvc_common::store::Store;
+use pvc_core::access::Source;
 
+use super::audit::Note;
+use super::identify::identify;
 use super::operations::{Looked, Need, Operation, Operations};
-use super::{AuthPolicy, Caller, TokenDigest};
+use super::{Caller, Presented};
+use crate::app::App;
 use crate::error::ApiError;
 
-/// What the guard knows.
-#[derive(Debug)]
-pub(crate) struct Gate {
-    policy: AuthPolicy,
-    operations: Operations,
-    failures: Mutex<FailureLimit>,
+/// A request that the guard has looked at.
+struct Admission<'a> {
+    looked: Looked<'a>,
+    /// Who sent it; `None` where nobody has to say.
+    caller: Option<Caller>,
+    /// Why it does not go on.
+    refusal: Option<ApiError>,
 }
 
-impl Gate {
-    /// A gate that lets in whom `policy` knows, to the operations of that description.
-    pub(crate) fn new(policy: AuthPolicy, document: &serde_json::Value) -> Gate {
-        Gate {
-            policy,
-            operations: Operations::of(document),
-            failures: Mutex::default(),
-        }
+async fn admit<'a, S: Store>(
+    app: &App<S>,
+    operations: &'a Operations,
+    request: &HttpRequest,
+) -> Admission<'a> {
+    // The text that the router matches, percent signs decoded where it decodes them: one that is matched by another
+    // pattern here than there could borrow that one's declaration.
+    let pattern = request
+        .resource_map()
+        .match_pattern(request.match_info().as_str());
+    let looked = operations.look(pattern.as_deref(), request.method());
+    let admission = |caller, refusal| Admission {
+        looked,
+        caller,
+        refusal,
+    };
+    if let Looked::Found(operation) = looked
+        && operation.need == Need::Nothing
+    {
+        return admission(None, None);
     }
-
-    /// Who sent `req`, if he may do what it asks for; `None` where nobody has to say who he is.
-    fn admit(&self, req: &ServiceRequest) -> Result<Option<Caller>, ApiError> {
-        // The text that the router matches, percent signs decoded where it decodes them: one that is matched by
-        // another pattern here than there could borrow that one's declaration.
-        let pattern = req
-            .request()
-            .resource_map()
-            .match_pattern(req.match_info().as_str());
-        let looked = self.operations.look(pattern.as_deref(), req.method());
-        if let Looked::Found(Operation {
-            need: Need::Nothing, ..
-        }) = looked
-        {
-            return Ok(None);
-        }
-        let caller = self.identify(req)?;
-        match looked {
-            Looked::NoSuchPath => Err(ApiError::no_route(req.path())),
-            Looked::OtherMethods => Err(ApiError::no_method(req.method(), req.path())),
-            Looked::Found(operation) => match operation.need {
-                Need::Nothing => Ok(Some(caller)),
-                Need::Role(needed) if caller.role.covers(needed) => Ok(Some(caller)),
-                Need::Role(needed) => Err(forbidden(&caller, needed, operation)),
-                Need::Undeclared => Err(ApiError::new(
-                    ErrorCode::Forbidden,
-                    format!(
-                        "{} declares no role and is closed: this is a fault of this release",
-                        operation.id
-                    ),
-                )),
-            },
-        }
-    }
-
-    fn identify(&self, req: &ServiceRequest) -> Result<Caller, ApiError> {
-        if let AuthPolicy::Open = self.policy {
-            return Ok(Caller::anybody(Role::Admin));
-        }
-        let token = req.headers().get(API_KEY_HEADER).map(|value| value.as_bytes());
-        let Some(token) = token.filter(|token| !token.is_empty()) else {
-            return Err(ApiError::new(
-                ErrorCode::Unauthorized,
-                format!(
-                    "Authentication is required: send a token of this cluster in the header {API_KEY_HEADER}"
-                ),
-            ));
-        };
-        let source = req.peer_addr().map(|peer| Source::from(peer.ip()));
-        let now = HostClock.now();
-        if let Some(source) = source {
-            self.failures().check(source, now).map_err(too_many_failures)?;
-        }
-        let digest = TokenDigest::of(token);
-        self.policy.holder(&digest).ok_or_else(|| {
-            if let Some(source) = source {
-                self.failures().fail(source, digest.guess(), now);
-            }
-            ApiError::new(
-                ErrorCode::Unauthorized,
-                format!("The token in {API_KEY_HEADER} is not one that this cluster knows"),
-            )
-        })
-    }
-
-    fn failures(&self) -> std::sync::MutexGuard<'_, FailureLimit> {
-        // Nothing is ever half done under this lock.
-        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+    let presented = Presented::of(request);
+    let caller = match app.promptly(identify(app, &presented)).await {
+        Ok(caller) => caller,
+        Err(refusal) => return admission(None, Some(refusal)),
+    };
+    let refusal = match looked {
+        Looked::NoSuchPath => Some(ApiError::no_route(request.path())),
+        Looked::OtherMethods => Some(ApiError::no_method(request.method(), request.path())),
+        Looked::Found(operation) => refusal(&caller, operation),
+    };
+    admission(Some(caller), refusal)
 }
 
-fn forbidden(caller: &Caller, needed: Role, operation: &Operation) -> ApiError {
-    ApiError::new(
-        ErrorCode::Forbidden,
-        format!(
+/// Why that caller may not do that; `None` if he may.
+fn refusal(caller: &Caller, operation: &Operation) -> Option<ApiError> {
+    let message = match operation.need {
+        Need::Nothing => return None,
+        Need::Role(needed) if caller.role.covers(needed) => return None,
+        Need::Role(needed) => format!(
             "{} needs the role {needed}, and {caller} has the role {}",
             operation.id, caller.role
         ),
-    )
-}
-
-fn too_many_failures(wait: Duration) -> ApiError {
-    // Rounded up: who comes back at that time is let try.
-    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    ApiError {
-        retry_after_seconds: Some(seconds),
-        ..ApiError::new(
-            ErrorCode::TooManyFailures,
-            format!(
-                "This address has sent too many wrong tokens or passwords; it may try again in {seconds} s"
-            ),
-        )
-    }
+        Need::Undeclared => format!(
+            "{} declares no role and is closed: this is a fault of this release",
+            operation.id
+        ),
+    };
+    Some(ApiError::new(ErrorCode::Forbidden, message))
 }
 
 /// Lets through who may do what he asks for; answers everybody else.
-pub(crate) async fn guard<B>(
+pub(crate) async fn guard<S: Store, B>(
     req: ServiceRequest,
     next: Next<B>,
-) -> Result<ServiceResponse<impl MessageBody>, Error>
+) -> Result<ServiceResponse<impl MessageBody + use<S, B>>, Error>
 where
     B: MessageBody + 'static,
 {
-    // Without a gate nobody gets in: forgetting to set one must not open the door.
-    let admitted = match req.app_data::<web::Data<Gate>>() {
-        Some(gate) => gate.admit(&req),
-        None => Err(ApiError::new(ErrorCode::Internal, "The API has no gate")),
+    let app = req.app_data::<web::Data<App<S>>>().cloned();
+    let operations = req.app_data::<web::Data<Operations>>().cloned();
+    // Without them nobody gets in: forgetting to set one must not open the door.
+    let (Some(app), Some(operations)) = (app, operations) else {
+        let error = ApiError::new(ErrorCode::Internal, "The API has no guard");
+        return Ok(refuse(req, &error));
     };
-    match admitted {
-        Ok(caller) => {
-            if let Some(caller) = caller {
-                req.extensions_mut().insert(caller);
-            }
-            Ok(next.call(req).await?.map_into_left_body())
+    let Admission {
+        looked,
+        caller,
+        refusal,
+    } = admit(&app, &operations, req.request()).await;
+    let operation = match looked {
+        Looked::Found(operation) if !req.method().is_safe() => operation,
+        // It changes nothing, or there is nothing that it could change.
+        Looked::Found(_) | Looked::OtherMethods | Looked::NoSuchPath => {
+            return pass(req, next, caller, refusal).await;
         }
-        Err(refusal) => {
-            let reply: ServiceResponse<EitherBody<B>> =
-                req.into_response(refusal.error_response()).map_into_right_body();
-            Ok(reply)
-        }
+    };
+    let note = Note::of(&app, req.request(), operation, caller.as_ref());
+    let stranger = match (&caller, &refusal) {
+        (None, Some(_)) => req.peer_addr().map(|peer| Source::from(peer.ip())),
+        (Some(_), _) | (None, None) => None,
+    };
+    let reply = note.clone().scope(pass(req, next, caller, refusal)).await;
+    let status = match &reply {
+        Ok(reply) => reply.status(),
+        Err(error) => error.as_response_error().status_code(),
+    };
+    app.access.audit.note(note, status, stranger).await;
+    reply
+}
+
+async fn pass<B: MessageBody + 'static>(
+    req: ServiceRequest,
+    next: Next<B>,
+    caller: Option<Caller>,
+    refusal: Option<ApiError>,
+) -> Result<ServiceResponse<EitherBody<B>>, Error> {
+    if let Some(refusal) = refusal {
+        return Ok(refuse(req, &refusal));
     }
+    if let Some(caller) = caller {
+        req.extensions_mut().insert(caller);
+    }
+    Ok(next.call(req).await?.map_into_left_body())
+}
+
+fn refuse<B>(req: ServiceRequest, refusal: &ApiError) -> ServiceResponse<EitherBody<B>> {
+    req.into_response(refusal.error_response()).map_into_right_body()
 }
 
 #[cfg(test)]
@@ -164,11 +144,16 @@ mod tests {
     use actix_web::http::{Method, StatusCode};
     use actix_web::middleware::from_fn;
     use actix_web::test::{TestRequest, call_service, init_service};
-    use actix_web::{App, HttpResponse};
+    use actix_web::{App as ActixApp, HttpResponse};
+    use pvc_api::API_KEY_HEADER;
+    use pvc_common::store::memory::{MemoryServer, MemoryStore};
+    use pvc_core::access::Role;
+    use pvc_core::ids::NodeName;
     use serde_json::json;
 
     use super::*;
-    use crate::access::KnownToken;
+    use crate::access::{AuthPolicy, KnownToken, TokenDigest};
+    use crate::app::{Settings, Waits};
 
     /// How each request is answered by a server whose handlers all say "yes".
     fn statuses(requests: &[(Method, &str, &str)]) -> Vec<StatusCode> {
@@ -184,12 +169,20 @@ mod tests {
             role,
         };
         let policy = AuthPolicy::Tokens(vec![known("viewer", Role::Viewer), known("admin", Role::Admin)]);
-        let gate = web::Data::new(Gate::new(policy, &document));
+        let operations = web::Data::new(Operations::of(&document));
+        let settings = Settings {
+            auth: policy,
+            waits: Waits::for_shutdown_timeout(std::time::Duration::from_secs(1)),
+            node: NodeName::new("hv1").unwrap(),
+            tls: false,
+        };
+        let app = web::Data::new(App::new(MemoryServer::new().client(), settings));
         actix_web::rt::System::new().block_on(async move {
             let yes = || web::to(HttpResponse::Ok);
             let service = init_service(
-                App::new()
-                    .app_data(gate)
+                ActixApp::new()
+                    .app_data(app)
+                    .app_data(operations)
                     .service(
                         web::scope("/api/v1")
                             .service(web::resource("/look/closely").route(yes()))
@@ -198,7 +191,7 @@ mod tests {
                             .service(web::resource("/forgotten").route(yes()))
                             .service(web::resource("/undocumented").route(yes())),
                     )
-                    .wrap(from_fn(guard)),
+                    .wrap(from_fn(guard::<MemoryStore, _>)),
             )
             .await;
             let mut statuses = Vec::new();

@@ -3,6 +3,7 @@
 //! Handlers are thin. Each module names its resources (`configure`) and describes them (`Document`); a test that asks
 //! for each documented route holds the two together.
 
+pub(crate) mod access;
 pub(crate) mod fault;
 pub(crate) mod fence;
 pub(crate) mod node;
@@ -16,6 +17,7 @@ use pvc_api::message::Message;
 use pvc_common::store::Store;
 use utoipa::OpenApi;
 
+use crate::access::audit;
 use crate::error::ApiError;
 
 /// Adds every route. A module of routes has a `configure` and a `Document`, and is named here and in [`document`].
@@ -31,6 +33,7 @@ pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
                 .configure(vm::configure::<S>)
                 .configure(fault::configure::<S>)
                 .configure(fence::configure::<S>)
+                .configure(access::configure::<S>)
                 .default_service(web::to(no_route)),
         )
         .default_service(web::to(no_route));
@@ -45,6 +48,7 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
         vm::Document::openapi(),
         fault::Document::openapi(),
         fence::Document::openapi(),
+        access::Document::openapi(),
     ]
     .into_iter()
     .fold(
@@ -67,5 +71,7 @@ async fn no_method(request: HttpRequest) -> Result<HttpResponse, ApiError> {
 
 /// A reply in words.
 fn message(text: impl Into<String>) -> impl Responder {
-    web::Json(Message { message: text.into() })
+    let message = text.into();
+    audit::answered(&message);
+    web::Json(Message { message })
 }

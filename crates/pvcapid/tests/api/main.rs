@@ -5,6 +5,8 @@
 mod common;
 
 mod access;
+mod accounts;
+mod audit;
 mod client;
 mod define;
 mod document;

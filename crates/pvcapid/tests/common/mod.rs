@@ -83,8 +83,9 @@ impl Cluster {
             ]),
             waits,
             node: node("hv1"),
+            tls: tls.is_some(),
         };
-        let app = App::new(api.clone(), settings);
+        let app = Arc::new(App::new(api.clone(), settings));
         let (sender, receiver) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()

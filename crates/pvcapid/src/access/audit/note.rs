@@ -1,0 +1,186 @@
+//! What is noted of a request while it is carried out.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use actix_web::HttpRequest;
+use pvc_common::store::Store;
+use pvc_core::access::{AuditEntry, AuditRequest};
+
+use super::super::Caller;
+use super::super::operations::Operation;
+use crate::app::App;
+use crate::request;
+
+/// Values of parameters that are longer are not noted, in characters: what says what was asked for is short.
+const VALUE: usize = 64;
+
+/// Of all parameters together, in characters.
+const PARAMETERS: usize = 400;
+
+/// Parts of names of parameters whose values are nobody's business, or too long to tell anything.
+const UNTOLD: [&str; 7] = ["pass", "secret", "token", "key", "xml", "data", "script"];
+
+tokio::task_local! {
+    static NOTE: Note;
+}
+
+/// What is noted of a request that may change something.
+#[derive(Debug, Clone)]
+pub(in crate::access) struct Note(Arc<Mutex<Noted>>);
+
+#[derive(Debug)]
+struct Noted {
+    request: AuditRequest,
+    /// What was answered in words.
+    message: String,
+    /// The names under which the note may stand in the store.
+    names: Vec<String>,
+    /// Whether it surely does.
+    stands: bool,
+}
+
+impl Note {
+    /// The note of that request.
+    pub(in crate::access) fn of<S: Store>(
+        app: &App<S>,
+        request: &HttpRequest,
+        operation: &Operation,
+        caller: Option<&Caller>,
+    ) -> Note {
+        let id = request::current_id();
+        let request = AuditRequest {
+            // Outside of a request that has one, as in tests of parts: it must still be a name.
+            request_id: if id.is_empty() { "none".to_owned() } else { id },
+            at: app.clock_seconds(),
+            node: app.settings.node.to_string(),
+            who: caller.map_or_else(|| "somebody who is not logged in".to_owned(), ToString::to_string),
+            role: caller.map(|caller| caller.role),
+            from: request
+                .peer_addr()
+                .map(|peer| peer.ip().to_canonical().to_string())
+                .unwrap_or_default(),
+            operation: operation.id.clone(),
+            method: request.method().to_string(),
+            target: request.path().to_owned(),
+            parameters: parameters_told(request.query_string()),
+        };
+        Note::new(request)
+    }
+
+    /// The note of a request of which that is known.
+    pub(super) fn new(request: AuditRequest) -> Note {
+        Note(Arc::new(Mutex::new(Noted {
+            request: request.bounded(),
+            message: String::new(),
+            names: Vec::new(),
+            stands: false,
+        })))
+    }
+
+    /// Carries out `work`, all of whose writes are of this request.
+    pub(in crate::access) fn scope<F: Future>(self, work: F) -> impl Future<Output = F::Output> {
+        NOTE.scope(self, work)
+    }
+
+    /// The note of the request that is being carried out here, unless it stands in the store already: with the name
+    /// under which it is to be tried.
+    pub(super) fn due() -> Option<(Note, String, AuditRequest)> {
+        let note = NOTE.try_with(Clone::clone).ok()?;
+        let mut noted = note.lock();
+        if noted.stands {
+            return None;
+        }
+        // A name is tried once: after an unknown outcome the same one could be there already, or come later.
+        let name = format!("{}-{}", noted.request.request_id, noted.names.len());
+        noted.names.push(name.clone());
+        let request = noted.request.clone();
+        drop(noted);
+        Some((note, name, request))
+    }
+
+    /// The note stands in the store.
+    pub(super) fn stands(&self) {
+        self.lock().stands = true;
+    }
+
+    /// The note does surely not stand in the store under that name.
+    pub(super) fn stands_not(&self, name: &str) {
+        self.lock().names.retain(|tried| tried != name);
+    }
+
+    /// The log's entry of the request, answered with that status, and the names under which its note may stand.
+    pub(super) fn finished(&self, status: u16) -> (AuditEntry, Vec<String>) {
+        let noted = self.lock();
+        let entry = AuditEntry::answered(noted.request.clone(), Some(status), &noted.message);
+        (entry, noted.names.clone())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Noted> {
+        // Nothing is ever half done under this lock.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Notes what the request that is being carried out was answered, in words.
+pub(crate) fn answered(message: &str) {
+    let _ = NOTE.try_with(|note| message.clone_into(&mut note.lock().message));
+}
+
+/// Notes the parameters of the request that is being carried out, those of query and form together.
+pub(crate) fn parameters(text: &str) {
+    let _ = NOTE.try_with(|note| {
+        let mut noted = note.lock();
+        noted.request.parameters = parameters_told(text);
+    });
+}
+
+/// What is told of parameters: names, and those values that are short and no secret.
+fn parameters_told(text: &str) -> String {
+    let pairs: Vec<(String, String)> = serde_html_form::from_str(text).unwrap_or_default();
+    let mut told = String::new();
+    for (name, value) in pairs {
+        let quiet = name.to_ascii_lowercase();
+        let shown = if UNTOLD.iter().any(|part| quiet.contains(part)) || value.chars().count() > VALUE {
+            "..."
+        } else {
+            &value
+        };
+        if !told.is_empty() {
+            told.push(' ');
+        }
+        told.extend(name.chars().take(VALUE));
+        told.push('=');
+        told.push_str(shown);
+        if told.chars().count() > PARAMETERS {
+            return told.chars().take(PARAMETERS).chain("...".chars()).collect();
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn parameters_are_told_without_secrets() {
+        let told =
+            parameters_told("state=stop&force=true&password=hunter2&api_key=x&xml=%3Cdomain%3E&user=ann");
+        assert_eq!(
+            told,
+            "state=stop force=true password=... api_key=... xml=... user=ann"
+        );
+        assert_eq!(parameters_told(&format!("a={}", "x".repeat(65))), "a=...");
+        assert_eq!(parameters_told(""), "");
+    }
+
+    proptest! {
+        #[test]
+        fn no_parameters_are_too_long(text in "([a-z=&%0-9]|.){0,2000}") {
+            prop_assert!(parameters_told(&text).chars().count() <= PARAMETERS + 3);
+        }
+    }
+}

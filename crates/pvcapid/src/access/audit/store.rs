@@ -1,0 +1,183 @@
+//! The store as handlers see it: the first write of each request carries the note that it was ordered.
+
+use std::future::Future;
+
+use pvc_common::keys;
+use pvc_common::store::{Applied, Op, SessionState, Store, StoreError, Txn, Znode};
+
+use super::super::containers;
+use super::note::Note;
+
+/// A store whose writes are noted in the audit log, in the same transaction.
+#[derive(Debug, Clone)]
+pub struct Audited<S>(S);
+
+impl<S> Audited<S> {
+    /// That store, noted.
+    pub fn new(store: S) -> Audited<S> {
+        Audited(store)
+    }
+}
+
+impl<S: Store> Audited<S> {
+    async fn commit_noted(&self, txn: Txn) -> Result<Vec<Applied>, StoreError> {
+        let changes = txn.ops.iter().any(|op| match op {
+            Op::Create { .. } | Op::Set { .. } | Op::Delete { .. } => true,
+            Op::Check { .. } | Op::Guard { .. } => false,
+        });
+        let due = if changes { Note::due() } else { None };
+        let Some((note, name, request)) = due else {
+            return self.0.commit(txn).await;
+        };
+        // At the end, so that errors name the places that the caller knows.
+        let own = txn.ops.len();
+        let noted = txn.create(&keys::audit_note(&name), &request);
+        let outcome = match self.0.commit(noted.clone()).await {
+            Err(StoreError::NoNode { index, .. }) if index == own => {
+                containers::ensure(&self.0).await?;
+                self.0.commit(noted).await
+            }
+            outcome => outcome,
+        };
+        match &outcome {
+            Ok(_) => note.stands(),
+            // It may stand, or may come to.
+            Err(StoreError::Unknown { .. }) => {}
+            Err(
+                StoreError::NoNode { .. }
+                | StoreError::NodeExists { .. }
+                | StoreError::BadVersion { .. }
+                | StoreError::NotEmpty { .. }
+                | StoreError::LockLost { .. }
+                | StoreError::Unavailable { .. }
+                | StoreError::SessionExpired
+                | StoreError::Refused { .. },
+            ) => note.stands_not(&name),
+        }
+        outcome.map(|mut applied| {
+            applied.truncate(own);
+            applied
+        })
+    }
+}
+
+impl<S: Store> Store for Audited<S> {
+    type Watch = S::Watch;
+
+    fn session(&self) -> SessionState {
+        self.0.session()
+    }
+
+    fn read(&self, path: &str) -> impl Future<Output = Result<Option<Znode>, StoreError>> + Send {
+        self.0.read(path)
+    }
+
+    fn read_many(
+        &self,
+        paths: &[String],
+    ) -> impl Future<Output = Result<Vec<Option<Znode>>, StoreError>> + Send {
+        self.0.read_many(paths)
+    }
+
+    fn children(&self, path: &str) -> impl Future<Output = Result<Option<Vec<String>>, StoreError>> + Send {
+        self.0.children(path)
+    }
+
+    async fn commit(&self, txn: Txn) -> Result<Vec<Applied>, StoreError> {
+        self.commit_noted(txn).await
+    }
+
+    fn create_ephemeral_sequential(
+        &self,
+        prefix: &str,
+        data: &[u8],
+    ) -> impl Future<Output = Result<String, StoreError>> + Send {
+        self.0.create_ephemeral_sequential(prefix, data)
+    }
+
+    fn withdraw_ephemeral(&self, prefix: &str) {
+        self.0.withdraw_ephemeral(prefix);
+    }
+
+    fn watch_tree(&self, path: &str) -> Self::Watch {
+        self.0.watch_tree(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pvc_common::keys::Key;
+    use pvc_common::keys::values::Maintenance;
+    use pvc_common::store::memory::MemoryServer;
+    use pvc_common::store::{StoreExt, ZnodeVersion};
+    use pvc_core::access::AuditRequest;
+
+    use super::*;
+
+    fn note() -> Note {
+        Note::new(AuditRequest {
+            request_id: "abc".to_owned(),
+            at: 100,
+            node: "hv1".to_owned(),
+            who: "user ann".to_owned(),
+            role: None,
+            from: "192.0.2.7".to_owned(),
+            operation: "set_maintenance".to_owned(),
+            method: "POST".to_owned(),
+            target: "/api/v1/status".to_owned(),
+            parameters: "state=true".to_owned(),
+        })
+    }
+
+    fn key() -> Key<Maintenance> {
+        keys::config().maintenance()
+    }
+
+    // A daemon that dies right after a change must leave a trace of who ordered it, and none of what did not happen.
+    #[tokio::test]
+    async fn the_first_change_of_a_request_and_its_note_are_one_transaction() {
+        let inner = MemoryServer::new().client();
+        let store = Audited::new(inner.clone());
+        let seed = Txn::new()
+            .create_path("/config", "")
+            .create(&key(), &Maintenance::Off);
+        // Outside of a request nothing is noted, nor where nothing is changed.
+        store.commit(seed).await.unwrap();
+        let notes = async || inner.children_as(&keys::audit_notes()).await.unwrap();
+        let set = |version| Txn::new().set(&key(), &Maintenance::On, ZnodeVersion(version));
+        note()
+            .scope(async {
+                store
+                    .commit(Txn::new().check(&key(), ZnodeVersion(0)))
+                    .await
+                    .unwrap();
+                assert!(notes().await.is_empty());
+                // Its place is made on the way, and errors name the places that the caller knows.
+                let error = store.commit(set(7)).await.unwrap_err();
+                assert!(
+                    matches!(error, StoreError::BadVersion { index: 0, .. }),
+                    "{error:?}"
+                );
+                assert!(notes().await.is_empty());
+                assert_eq!(store.commit(set(0)).await.unwrap().len(), 1);
+                assert_eq!(store.commit(set(1)).await.unwrap().len(), 1);
+            })
+            .await;
+        assert_eq!(notes().await, ["abc-0"]);
+        let noted = inner.require(&keys::audit_note("abc-0")).await.unwrap();
+        assert_eq!(noted.value.who, "user ann");
+        let changed = inner.require(&key()).await.unwrap();
+        assert_eq!(changed.version, ZnodeVersion(2));
+    }
+
+    #[tokio::test]
+    async fn a_note_carries_the_zxid_of_its_change() {
+        let inner = MemoryServer::new().client();
+        let store = Audited::new(inner.clone());
+        let create = Txn::new().create_path("/config", "");
+        note().scope(store.commit(create)).await.unwrap();
+        let change = inner.read("/config").await.unwrap().unwrap().modified;
+        let note = inner.require(&keys::audit_note("abc-0")).await.unwrap();
+        assert_eq!(note.modified, change);
+    }
+}

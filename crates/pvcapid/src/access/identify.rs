@@ -1,0 +1,113 @@
+//! Who sent a request: by the token in its header, or by the session of its cookie.
+
+use std::time::Duration;
+
+use pvc_api::API_KEY_HEADER;
+use pvc_api::message::ErrorCode;
+use pvc_common::clock::{Clock, HostClock};
+use pvc_common::keys;
+use pvc_common::store::Store;
+use pvc_core::access::{Guess, Role};
+
+use super::presented::Presented;
+use super::{AuthPolicy, Caller, TokenDigest, session, token};
+use crate::app::App;
+use crate::error::ApiError;
+
+/// Who sent that request.
+///
+/// # Errors
+/// 401 for nobody known, 403 for a change that another site's page may have sent, 429 for who guesses, 503 when the
+/// store that knows him does not answer.
+pub(super) async fn identify<S: Store>(app: &App<S>, presented: &Presented) -> Result<Caller, ApiError> {
+    if let AuthPolicy::Open = app.settings.auth {
+        return Ok(Caller::anybody(Role::Admin));
+    }
+    if let Some(token) = &presented.token {
+        return by_token(app, presented, token).await;
+    }
+    if let Some(secret) = &presented.session {
+        let Some((caller, _)) = session::holder(app, secret).await? else {
+            return Err(unauthorized("The session is over: log in again"));
+        };
+        if presented.changes {
+            presented.check_page()?;
+        }
+        return Ok(caller);
+    }
+    Err(unauthorized(&format!(
+        "Authentication is required: send a token of this cluster in the header {API_KEY_HEADER}, or log in"
+    )))
+}
+
+/// The holder of that token. Where many were wrong, only one that was good a moment ago is looked at: 256 random bits
+/// can not be guessed, and programs behind the address of someone who guesses go on working.
+async fn by_token<S: Store>(app: &App<S>, presented: &Presented, text: &[u8]) -> Result<Caller, ApiError> {
+    let name = token::name_in(text);
+    let limited = may_try(app, presented);
+    if let Some(name) = name.clone() {
+        let key = keys::token(&name);
+        let record = match &limited {
+            Ok(()) => app.access.tokens.read(&app.store, &key).await?,
+            Err(_) => app
+                .access
+                .tokens
+                .known(&key, HostClock.now())
+                .and_then(|(record, _)| record),
+        };
+        let now = app.clock_seconds();
+        if let Some(caller) = token::holder(name.clone(), record.as_ref(), text, now) {
+            app.access.uses.note(&name, now, presented.address.clone());
+            return Ok(caller);
+        }
+    }
+    limited?;
+    let digest = TokenDigest::of(text);
+    if let Some(caller) = app.settings.auth.holder(&digest) {
+        return Ok(caller);
+    }
+    failed(app, presented, digest.guess());
+    Err(unauthorized(&format!(
+        "The token in {API_KEY_HEADER} is not one that this cluster knows, or it has expired"
+    )))
+}
+
+pub(super) fn unauthorized(message: &str) -> ApiError {
+    ApiError::new(ErrorCode::Unauthorized, message)
+}
+
+/// Whether a token or password of that request may be looked at.
+///
+/// # Errors
+/// 429.
+pub(super) fn may_try<S: Store>(app: &App<S>, presented: &Presented) -> Result<(), ApiError> {
+    match presented.source {
+        Some(source) => app
+            .access
+            .failures()
+            .check(source, HostClock.now())
+            .map_err(too_many_failures),
+        None => Ok(()),
+    }
+}
+
+/// Counts a wrong token or password.
+pub(super) fn failed<S: Store>(app: &App<S>, presented: &Presented, guess: Guess) {
+    if let Some(source) = presented.source {
+        app.access.failures().fail(source, guess, HostClock.now());
+    }
+}
+
+fn too_many_failures(wait: Duration) -> ApiError {
+    // Rounded up: who comes back at that time is let try.
+    let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    ApiError {
+        retry_after_seconds: Some(seconds),
+        ..ApiError::new(
+            ErrorCode::TooManyFailures,
+            format!(
+                "This address has sent too many wrong tokens or passwords; it may try again in {seconds} s"
+            ),
+        )
+    }
+}
