@@ -6,13 +6,16 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::api::Api;
+use crate::commands::audit::Audit;
 use crate::commands::cluster::ClusterCommand;
 use crate::commands::connection::ConnectionCommand;
 use crate::commands::fault::FaultCommand;
 use crate::commands::fence::FenceCommand;
 use crate::commands::node::NodeCommand;
+use crate::commands::token::TokenCommand;
+use crate::commands::user::UserCommand;
 use crate::commands::vm::VmCommand;
-use crate::commands::{cluster, connection, fault, fence, node, vm};
+use crate::commands::{cluster, connection, fault, fence, node, token, user, vm};
 use crate::error::Result;
 use crate::session::Session;
 
@@ -76,6 +79,14 @@ pub(crate) enum Command {
     /// What is wrong in the cluster and wants a person
     #[command(subcommand)]
     Fault(FaultCommand),
+    /// Tokens of the API
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// People who log in to the web interface
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Show what was done through the API, the latest first
+    Audit(Audit),
     /// Send a request to the API and print the reply
     Api(Api),
     /// Print a script that completes commands in a shell
@@ -95,6 +106,9 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
         Command::Vm(command) => vm::run(command, &open()?),
         Command::Fault(command) => fault::run(command, &open()?),
         Command::Fence(command) => fence::run(command, &open()?),
+        Command::Token(command) => token::run(command, &open()?),
+        Command::User(command) => user::run(command, &open()?),
+        Command::Audit(command) => command.run(&open()?),
         Command::Api(command) => command.run(&open()?),
         Command::Completion { shell } => {
             clap_complete::generate(*shell, &mut Cli::command(), "pvc", &mut std::io::stdout());

@@ -222,15 +222,20 @@ fn from_url(url: &str, api_key_file: Option<&Path>) -> Result<Connection> {
     })
 }
 
-/// A token from a file, or from standard input for `-`: never from the command line, where everybody on the machine
-/// can read it.
+/// A token from a file.
 pub(crate) fn read_api_key(file: &Path) -> Result<String> {
+    read_secret(file, "token")
+}
+
+/// A secret from a file, or from standard input for `-`: never from the command line, where everybody on the machine
+/// can read it.
+pub(crate) fn read_secret(file: &Path, what: &str) -> Result<String> {
     let text = if file == Path::new("-") {
         std::io::read_to_string(std::io::stdin())
     } else {
         fs::read_to_string(file)
     }
-    .map_err(|error| CliError::failure(format!("Can not read the token in {}: {error}", file.display())))?;
+    .map_err(|error| CliError::failure(format!("Can not read the {what} in {}: {error}", file.display())))?;
     Ok(text.trim().to_owned())
 }
 

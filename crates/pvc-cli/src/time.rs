@@ -45,6 +45,29 @@ fn date(days: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
+/// Seconds of a span such as `90d`, `12h`, `30m` or `45s`.
+pub(crate) fn span(text: &str) -> Result<u64, String> {
+    let wrong = || format!("{text:?} is no time such as 90d, 12h, 30m or 45s");
+    let unit = text.chars().last().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3600,
+        'd' => 86_400,
+        'w' => 7 * 86_400,
+        _ => return Err(wrong()),
+    };
+    let count: u64 = text
+        .strip_suffix(unit)
+        .unwrap_or_default()
+        .parse()
+        .map_err(|_| wrong())?;
+    count
+        .checked_mul(seconds)
+        .filter(|span| *span > 0)
+        .ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +79,32 @@ mod tests {
         assert_eq!(moment(1_709_251_199), "2024-02-29 23:59:59 UTC");
         assert_eq!(moment(4_107_542_400), "2100-03-01 00:00:00 UTC");
         assert_eq!(moment(1_795_384_983), "2026-11-22 22:03:03 UTC");
+    }
+
+    #[test]
+    fn spans_have_a_unit() {
+        for (text, seconds) in [
+            ("45s", 45),
+            ("30m", 1800),
+            ("12h", 43_200),
+            ("90d", 7_776_000),
+            ("2w", 1_209_600),
+        ] {
+            assert_eq!(span(text), Ok(seconds));
+        }
+        for bad in [
+            "",
+            "d",
+            "5",
+            "0d",
+            "-1d",
+            "1.5h",
+            "1y",
+            "99999999999999999999d",
+            "9999999999999999d",
+            "5µ",
+        ] {
+            assert!(span(bad).is_err(), "{bad:?}");
+        }
     }
 }
