@@ -73,7 +73,7 @@ pub(crate) async fn one<S: Store>(store: &S, id: &str) -> Result<Option<Fault>, 
 
 /// An id that can not leave its place in the store.
 fn checked(id: &str) -> Result<&str, ApiError> {
-    if id.is_empty() || id.contains('/') || id == "." || id == ".." {
+    if id.is_empty() || id.contains('/') || id.contains(char::is_control) || id == "." || id == ".." {
         return Err(unknown(id));
     }
     Ok(id)
