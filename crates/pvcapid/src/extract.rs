@@ -185,6 +185,7 @@ where
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use pvc_core::states::VmState;
     use serde::Deserialize;
 
@@ -228,5 +229,16 @@ mod tests {
         }
         let error = parse::<Sample>("state=begin").unwrap_err();
         assert!(error.message.contains("restart"), "lists the choices: {error}");
+    }
+
+    proptest! {
+        // Anybody sends anything: it is read, or refused as the sender's mistake.
+        #[test]
+        fn any_text_is_read_or_refused(text in "((state|wait|tags|lines|[a-z]{0,3})=[^&]{0,8}&?|.){0,20}") {
+            if let Err(error) = parse::<Sample>(&text) {
+                prop_assert_eq!(error.code, ErrorCode::InvalidParameter);
+                prop_assert!(!error.message.is_empty());
+            }
+        }
     }
 }

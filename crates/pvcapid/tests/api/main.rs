@@ -13,6 +13,7 @@ mod document;
 mod drains;
 mod faults;
 mod fence;
+mod hostile;
 mod list;
 mod moves;
 mod nodes;
