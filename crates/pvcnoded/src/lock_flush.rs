@@ -9,8 +9,9 @@ use std::time::Duration;
 use pvc_common::clock::Clock;
 use pvc_common::keys;
 use pvc_common::store::{ReadError, Store, StoreError, StoreExt as _, Txn, Watch as _, ZnodeVersion};
-use pvc_core::ids::{NodeName, VmId, VolumeId};
+use pvc_core::ids::{CephClient, NodeName, VmId, VolumeId};
 use pvc_core::lock_flush::{LockFlush, LockFlushState, RemovedLock, may_flush_locks};
+use pvc_core::records::CephClients;
 use pvc_core::volume_use::RbdLock;
 use tracing::{info, warn};
 
@@ -19,6 +20,8 @@ use crate::host::Storage;
 
 /// Between two looks: the safety net under the watch.
 const IDLE: Duration = Duration::from_secs(10);
+/// Guests read in one request.
+const GUESTS_PER_READ: usize = 500;
 
 /// Carries out orders to remove locks that are given to this node.
 #[derive(Debug)]
@@ -105,6 +108,18 @@ impl<S: Store, C: Clock, D: Storage> LockFlusher<S, C, D> {
             Ok(locks) => locks,
             Err(reason) => return self.end(vm, order, version, &reason).await,
         };
+        // Read after the listing: what takes its lock later is not in the list.
+        let of_others = self.clients_of_others(vm).await?;
+        if let Some((other, lock)) = locks.iter().find_map(|(_, lock)| {
+            let other = of_others.iter().find(|(_, client)| *client == lock.client)?;
+            Some((other.0, lock))
+        }) {
+            let reason = format!(
+                "the lock of {} is that of guest {other}, which shares the volume: removing it would bar that guest from Ceph",
+                lock.client
+            );
+            return self.end(vm, order, version, &reason).await;
+        }
         // SAFETY(fencing): nobody has owned the guest between the reading above and this write, so no lock in the list
         // is that of a process which the record allows.
         order.state = LockFlushState::Removing;
@@ -136,6 +151,43 @@ impl<S: Store, C: Clock, D: Storage> LockFlusher<S, C, D> {
             });
         }
         self.end(vm, order, version, "").await
+    }
+
+    /// The Ceph clients on record for other guests, wherever they run or arrive. A record that can't be read is none to go
+    /// on without.
+    async fn clients_of_others(&self, vm: VmId) -> Result<Vec<(VmId, CephClient)>, ReadError> {
+        let others: Vec<VmId> = self.store.children_as(&keys::domains()).await?;
+        let mut clients = Vec::new();
+        for part in others.chunks(GUESTS_PER_READ) {
+            let paths: Vec<String> = part
+                .iter()
+                .map(|other| keys::domain(*other))
+                .flat_map(|domain| [domain.owner().path(), domain.incoming().path()].map(str::to_owned))
+                .collect();
+            let znodes = self.store.read_many(&paths).await?;
+            for (other, pair) in part.iter().zip(znodes.chunks_exact(2)) {
+                let domain = keys::domain(*other);
+                // Undefined meanwhile.
+                let [Some(owner), Some(incoming)] = pair else {
+                    continue;
+                };
+                if *other == vm {
+                    continue;
+                }
+                let owner = domain.owner().decode_required(Some(owner))?.value;
+                let incoming = domain.incoming().decode_required(Some(incoming))?.value;
+                let on_record = [
+                    owner.map(|owner| owner.ceph_clients),
+                    incoming.map(|incoming| incoming.ceph_clients),
+                ];
+                for on_record in on_record.into_iter().flatten() {
+                    if let CephClients::Recorded(list) = on_record {
+                        clients.extend(list.into_iter().map(|client| (*other, client)));
+                    }
+                }
+            }
+        }
+        Ok(clients)
     }
 
     async fn locks(&self, volumes: &[VolumeId]) -> Result<Vec<(VolumeId, RbdLock)>, String> {

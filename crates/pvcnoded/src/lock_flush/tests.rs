@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use pvc_common::keys::values::CommaList;
 use pvc_common::store::memory::MemoryStore;
+use pvc_core::records::Owner;
 use pvc_core::states::VmState;
 
 use super::*;
@@ -122,4 +123,37 @@ async fn a_guest_that_should_run_needs_force_and_another_node_s_order_is_left_al
     other.order("hv2", false).await;
     assert_eq!(other.result().await.state, LockFlushState::Ordered);
     assert_eq!(other.ceph.locks(&other.volume), 1);
+}
+
+#[tokio::test]
+async fn the_lock_of_a_guest_that_shares_the_volume_stays_whatever_is_forced() {
+    // Its owner is another guest's, so the order's own checks don't see it; it would be barred while it runs.
+    for force in [false, true] {
+        let world = world(VmState::Stop).await;
+        let sharing = world.cluster.guest(2, "hv2", VmState::Start).await;
+        let holder = world
+            .flusher
+            .storage
+            .volume_use(&world.volume)
+            .await
+            .unwrap()
+            .locks[0]
+            .client
+            .clone();
+        let owner = Owner {
+            ceph_clients: CephClients::Recorded(vec![holder]),
+            ..owner("hv2")
+        };
+        world
+            .cluster
+            .set(&keys::domain(sharing).owner(), &Some(owner))
+            .await;
+        world.order("hv1", force).await;
+        let LockFlushState::Failed { reason } = world.result().await.state else {
+            panic!("it was carried out")
+        };
+        assert!(reason.contains("shares the volume"), "{reason}");
+        assert_eq!(world.ceph.locks(&world.volume), 1);
+        assert!(world.ceph.blocklisted().is_empty());
+    }
 }
