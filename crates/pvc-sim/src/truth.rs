@@ -9,7 +9,7 @@ use std::time::Duration;
 use pvc_common::keys;
 use pvc_common::store::memory::{MemoryServer, Written};
 use pvc_common::store::{Op, Txn};
-use pvc_core::fence::{FencePhase, FenceRecord, ProofKind};
+use pvc_core::fence::{FencePhase, FenceRecord, Proof, ProofKind};
 use pvc_core::ids::{CephClient, VmId};
 use pvc_core::lease::LeaseTiming;
 use pvc_core::records::{CephClients, Incoming, Owner, PrimaryRecord};
@@ -328,7 +328,7 @@ impl Truth {
             && !self
                 .read(&keys::fence(&name))
                 .flatten()
-                .is_some_and(|fence| fence.is_evidence_against(&me))
+                .is_some_and(|fence| Proof::is_evidence_about(&fence, &me, vm))
     }
 
     /// I5: no healthy guest is destroyed.

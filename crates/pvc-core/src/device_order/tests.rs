@@ -473,6 +473,7 @@ fn turn(look: &Look, state: DeviceOrderState) -> (VmStep, DeviceTurn) {
         shutdown_timeout: Duration::from_secs(180),
         history: RestartHistory::default(),
         evidence: look.evidence,
+        on_storage: true,
         daemon_state: DaemonState::Run,
     };
     let ordinary = next_vm_step(&view);

@@ -22,7 +22,7 @@ pub use record::{
     Confirmation, ConfirmationKind, FenceEvent, FencePhase, FenceRecord, PowerTrack, RestartTrack,
     StorageTrack,
 };
-pub use recovery::{GuestFate, GuestRecords, guest_fate};
+pub use recovery::{GuestFate, GuestRecords, guest_fate, is_left_by_stop};
 pub use silence::{LeaseLook, SeenLease, SilenceJudge};
 pub use step::{
     AbandonReason, FencePolicy, FenceStep, FenceView, Means, RecoveryPolicy, WaitReason, next_fence_step,

@@ -117,6 +117,13 @@ impl Proof {
         self.victim.same_boot(incarnation)
     }
 
+    /// Whether `record` is evidence, for the life `boot`, that others have this guest or are about to take it. A record of
+    /// a proof that says nothing about the guest is none: the guest is left where it is, and may be well.
+    pub fn is_evidence_about(record: &FenceRecord, boot: &Incarnation, vm: VmId) -> bool {
+        record.is_evidence_against(boot)
+            && Proof::recorded(record).is_some_and(|proof| proof.is_about(boot) && proof.covers(vm))
+    }
+
     /// Whether it shows that the process of this guest can't write. A storage proof says nothing about a guest with a
     /// writable disk that is not on Ceph, nor about one whose clients were never recorded.
     pub fn covers(&self, vm: VmId) -> bool {

@@ -101,18 +101,20 @@ pub struct VmView<'a> {
     pub shutdown_timeout: Duration,
     /// How often it died lately.
     pub history: RestartHistory,
-    /// Whether this boot of this node has been fenced: others have its guests, or are about to.
+    /// Whether this boot of this node has been fenced by a proof that covers this guest: others have it, or are about to.
     pub evidence: FenceEvidence,
+    /// Whether any of its disks is on the storage cluster.
+    pub on_storage: bool,
     /// What stands in the store as this node's state. Others write it too, and it proves nothing.
     pub daemon_state: DaemonState,
 }
 
-/// Whether this boot of this node has been fenced.
+/// Whether this boot of this node has been fenced by a proof that covers a guest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FenceEvidence {
     /// Nothing says so.
     None,
-    /// A fence record names this boot, in phase proven or later.
+    /// A fence record names this boot, in phase proven or later, and its proof covers the guest.
     OnRecord,
 }
 
@@ -253,9 +255,11 @@ pub fn next_vm_step(view: &VmView<'_>) -> VmStep {
     }
 }
 
-/// It should run, and its process is here on record as ours: all it can do is wait for its storage.
+/// It should run, and its process is here on record as ours: all it can do is wait for its storage. One that has no disk
+/// there waits for nothing.
 fn waits_for_storage(view: &VmView<'_>) -> bool {
-    view.process == Presence::Present
+    view.on_storage
+        && view.process == Presence::Present
         && view.record.state == VmState::Start
         && view.record.node == *view.me
         && view.record.incoming.is_none()
@@ -354,7 +358,16 @@ fn next_unowned_process(view: &VmView<'_>) -> VmStep {
             | DomainStatus::ShuttingDown
             | DomainStatus::Off
             | DomainStatus::Crashed,
-        ) => VmStep::Adopt,
+        ) => match view.fitness {
+            NodeFitness::Fit => VmStep::Adopt,
+            // Whoever is being fenced, or knows only what is old, puts itself on record for nothing: a proof that is being
+            // sought would not cover it. The process is left as it is.
+            unfit @ (NodeFitness::NotRunning
+            | NodeFitness::LeaseEnded
+            | NodeFitness::Fenced
+            | NodeFitness::OnHold
+            | NodeFitness::StorageLost) => VmStep::Leave(Calm::NotFit(unfit)),
+        },
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use pvc_common::clock::Clock;
 use pvc_common::faults::{Fault, clear, fault_id, raise};
 use pvc_common::store::Store;
-use pvc_core::fence::{FencePhase, FenceRecord, PowerTrack, Standing};
+use pvc_core::fence::{FencePhase, FenceRecord, PowerTrack, Standing, is_left_by_stop};
 use pvc_core::ids::NodeName;
 use pvc_core::time::BootTime;
 use tracing::debug;
@@ -14,9 +14,8 @@ use tracing::debug;
 use super::FenceParts;
 use crate::host::{PowerControl, Storage};
 
-/// A node whose agent was stopped is given so long before its guests are a fault: an upgrade takes less.
-const STOPPED_FOR: Duration = Duration::from_secs(300);
-/// How often that is looked at.
+/// A node whose agent was stopped is looked at after this time, and again each time it has passed.
+const FIRST_LOOK: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_secs(60);
 
 fn fence_id(node: &NodeName) -> String {
@@ -117,7 +116,7 @@ impl StoppedNodes {
                 .told
                 .get(node)
                 .is_none_or(|told| now.since(*told) >= LOOK_EVERY);
-            if now.since(since) < STOPPED_FOR || !due {
+            if now.since(since) < FIRST_LOOK || !due {
                 continue;
             }
             self.told.insert(node.clone(), now);
@@ -126,7 +125,7 @@ impl StoppedNodes {
             };
             let count = guests
                 .iter()
-                .filter(|guest| guest.owner.as_ref().is_some_and(|owner| owner.node == *node))
+                .filter(|guest| is_left_by_stop(node, &guest.records(false), now.since(since)))
                 .count();
             let outcome = if count == 0 {
                 clear(&parts.store, &stopped_id(node)).await
@@ -135,9 +134,9 @@ impl StoppedNodes {
                     id: stopped_id(node),
                     delta: 50,
                     message: format!(
-                        "The agent of {node} was stopped over {} minutes ago, and {count} guests belong to it: they are not \
-                         looked after, and if the node dies it is not fenced. Start pvcnoded there",
-                        STOPPED_FOR.as_secs() / 60
+                        "The agent of {node} was stopped, and {count} guests belong to it, are placed there or were sent to \
+                         it: they are not looked after or started, and if the node dies it is not fenced. Start pvcnoded \
+                         there"
                     ),
                 };
                 raise(&parts.store, &parts.clock, &fault).await.map(|_| ())

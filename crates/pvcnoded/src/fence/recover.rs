@@ -22,7 +22,7 @@ use pvc_core::states::VmState;
 use tracing::{info, warn};
 
 use super::book::{FenceBook, FenceError};
-use super::seek::Victim;
+use super::seek::{Victim, all_writable_disks_on_ceph};
 use super::{FenceParts, PARALLEL_RECOVERIES};
 use crate::host::{PowerControl, RbdLock, Storage, StorageError};
 
@@ -50,8 +50,9 @@ pub(super) struct Guest {
 }
 
 impl Guest {
-    pub(super) fn records(&self) -> GuestRecords<'_> {
+    pub(super) fn records(&self, bound: bool) -> GuestRecords<'_> {
         GuestRecords {
+            bound,
             vm: self.vm,
             node: &self.node,
             state: self.state,
@@ -145,18 +146,48 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
 
     /// How many guests have still to be recovered with this proof.
     pub(super) async fn guests_left(&self, proof: &Proof, victim: &NodeName) -> Result<usize, FenceError> {
-        let guests = self.read_guests().await?;
-        Ok(guests
-            .iter()
-            .filter(|guest| match guest_fate(proof, victim, &guest.records()) {
-                GuestFate::NotConcerned | GuestFate::NotCovered => false,
+        let mut left = 0;
+        for guest in self.read_guests().await? {
+            left += match self.fate(proof, victim, &guest).await? {
+                GuestFate::NotConcerned | GuestFate::NotCovered => 0,
                 GuestFate::TargetDecides
                 | GuestFate::ClearIncoming
                 | GuestFate::Replace
                 | GuestFate::Restart
-                | GuestFate::Settle(_) => true,
-            })
-            .count())
+                | GuestFate::AwaitNode
+                | GuestFate::Settle(_) => 1,
+            };
+        }
+        Ok(left)
+    }
+
+    /// What becomes of the guest. Its definition is read only where it matters.
+    async fn fate(&self, proof: &Proof, victim: &NodeName, guest: &Guest) -> Result<GuestFate, FenceError> {
+        match guest_fate(proof, victim, &guest.records(false)) {
+            GuestFate::Restart | GuestFate::Replace => {
+                let bound = self.is_bound(guest.vm).await?;
+                Ok(guest_fate(proof, victim, &guest.records(bound)))
+            }
+            fate @ (GuestFate::NotConcerned
+            | GuestFate::NotCovered
+            | GuestFate::TargetDecides
+            | GuestFate::ClearIncoming
+            | GuestFate::AwaitNode
+            | GuestFate::Settle(_)) => Ok(fate),
+        }
+    }
+
+    /// Whether the guest can write to a disk that only its own node has. One whose definition can't be read can be
+    /// started nowhere, and its recovery says so.
+    async fn is_bound(&self, vm: VmId) -> Result<bool, FenceError> {
+        let xml = match self.store.require(&keys::domain(vm).xml()).await {
+            Ok(xml) => xml.value,
+            Err(error @ ReadError::Store(_)) => return Err(error.into()),
+            Err(ReadError::Missing { .. } | ReadError::Value { .. } | ReadError::Child { .. }) => {
+                return Ok(false);
+            }
+        };
+        Ok(guest_xml::parse(&xml).is_ok_and(|guest| !all_writable_disks_on_ceph(&guest)))
     }
 
     /// One round over all guests of the dead boot.
@@ -179,22 +210,20 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         let mut recovered = Recovered::default();
         let guests = self.read_guests().await?;
         let listed = self.dead_nodes_own_list(&victim.node).await;
-        let concerned: Vec<(Guest, GuestFate)> = guests
-            .into_iter()
-            .filter(|guest| {
-                // Lesson H: the dead node's last list names guests that moved away since, and lacks those started since.
-                stands(Protection::RecoverFromOwnRecords) || listed.contains(&guest.vm)
-            })
-            .map(|guest| {
-                let fate = if stands(Protection::RecoverFromOwnRecords) {
-                    guest_fate(proof, &victim.node, &guest.records())
-                } else {
-                    GuestFate::Restart
-                };
-                (guest, fate)
-            })
-            .filter(|(_, fate)| *fate != GuestFate::NotConcerned)
-            .collect();
+        let mut concerned: Vec<(Guest, GuestFate)> = Vec::new();
+        for guest in guests {
+            // Lesson H: the dead node's last list names guests that moved away since, and lacks those started since.
+            let fate = if stands(Protection::RecoverFromOwnRecords) {
+                self.fate(proof, &victim.node, &guest).await?
+            } else if listed.contains(&guest.vm) {
+                GuestFate::Restart
+            } else {
+                GuestFate::NotConcerned
+            };
+            if fate != GuestFate::NotConcerned {
+                concerned.push((guest, fate));
+            }
+        }
         if concerned.is_empty() {
             return Ok(recovered);
         }
@@ -215,6 +244,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
                     // One that a later boot has given up has left its lock and watcher behind all the same.
                     GuestFate::Restart
                     | GuestFate::Replace
+                    | GuestFate::AwaitNode
                     | GuestFate::Settle(_)
                     | GuestFate::ClearIncoming => self.clear_volumes(&guest, victim, hold).await,
                     GuestFate::NotConcerned | GuestFate::NotCovered | GuestFate::TargetDecides => {
@@ -447,6 +477,19 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             GuestFate::Settle(state) => {
                 let txn = released(base()).set(&domain.state(), &state, guest.state_version);
                 self.store.commit(txn).await?;
+                Ok(Outcome::Settled)
+            }
+            GuestFate::AwaitNode => {
+                let reason = format!(
+                    "{} has died; only that node has one of its disks, so it starts there once the node is back",
+                    victim.node
+                );
+                let txn = released(base())
+                    .set(&domain.node(), &victim.node, guest.node_version)
+                    .set(&domain.state(), &VmState::Start, guest.state_version)
+                    .overwrite(&domain.failed_reason(), &reason);
+                self.store.commit(txn).await?;
+                warn!(vm = %guest.vm, reason, "a guest of a dead node waits for it");
                 Ok(Outcome::Settled)
             }
             GuestFate::Restart | GuestFate::Replace => {

@@ -571,7 +571,7 @@ struct Barred {
 }
 
 /// Whether everything that a guest can write is on the storage cluster.
-fn all_writable_disks_on_ceph(guest: &guest_xml::GuestXml) -> bool {
+pub(super) fn all_writable_disks_on_ceph(guest: &guest_xml::GuestXml) -> bool {
     let on_ceph = |disk: &guest_xml::Disk| match (&disk.source, disk.access) {
         (DiskSource::Rbd(_) | DiskSource::Empty, _) | (DiskSource::File { .. }, DiskAccess::ReadOnly) => true,
         (DiskSource::File { .. }, DiskAccess::ReadWrite | DiskAccess::Shared) => false,

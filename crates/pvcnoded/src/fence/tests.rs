@@ -651,7 +651,35 @@ fn a_guest_with_a_local_disk_stays_until_its_node_boots_anew() {
     cluster.hosts[2].bmc.set_mood(BmcMood::Works);
     cluster.hosts[2].bmc.set_machine(PowerState::On);
     cluster.settle_power();
+    // Nowhere else is there such a disk.
     cluster.wait_until("recovered", secs(120), |cluster| cluster.home(vm(1)).is_some());
+    assert_eq!(cluster.home(vm(1)), Some(2));
+}
+
+#[test]
+fn a_guest_that_the_proof_does_not_cover_is_left_alone_when_its_node_heals() {
+    // Its disk is where it always was, and nobody else has it or may have it.
+    let mut cluster = Cluster::new();
+    cluster.write(Txn::new().overwrite(&keys::domain(vm(1)).xml(), &xml(vm(1), true)));
+    let pid = |cluster: &Cluster| {
+        let processes = cluster.hosts[2].hypervisor.processes().unwrap();
+        processes
+            .iter()
+            .find(|process| process.vm == vm(1))
+            .map(|process| process.pid)
+    };
+    let before = pid(&cluster);
+    assert!(before.is_some());
+    cluster.hosts[2].bmc.set_mood(BmcMood::Dead);
+    cluster.freeze(2);
+    cluster.wait_until("the others recovered", secs(60), |cluster| {
+        (2..=GUESTS).all(|number| matches!(cluster.home(vm(number)), Some(0 | 1)))
+    });
+    cluster.thaw(2);
+    cluster.run(secs(60));
+    assert_eq!(pid(&cluster), before);
+    let owner = cluster.read(&keys::domain(vm(1)).owner()).unwrap();
+    assert_eq!(owner.node, name(2));
 }
 
 #[test]

@@ -7,6 +7,8 @@ use pvc_common::clock::Clock;
 use pvc_common::keys;
 use pvc_common::store::{ReadError, Store, StoreExt as _, Znode, ZnodeVersion};
 use pvc_core::device_order::{DeviceOrder, DeviceTurn, device_turn};
+use pvc_core::fence::Proof;
+use pvc_core::guest_xml;
 use pvc_core::ids::{CephClient, VmId};
 use pvc_core::records::CephClients;
 use pvc_core::states::VmState;
@@ -20,7 +22,7 @@ use tracing::{debug, info, warn};
 use super::VmParts;
 use super::carry_out::TaskOutcome;
 use crate::agent::AgentPhase;
-use crate::host::{Hypervisor, Storage};
+use crate::host::{GuestProcess, Hypervisor, Storage};
 
 /// Deaths are counted over this time.
 const HISTORY: Duration = Duration::from_secs(600);
@@ -140,12 +142,15 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
             .value
             .as_ref()
             .is_some_and(|record| record.bars(&self.parts.incarnation));
-        let evidence = match &fence.value {
-            Some(record) if record.is_evidence_against(&self.parts.incarnation) => FenceEvidence::OnRecord,
-            Some(_) | None => FenceEvidence::None,
-        };
         let fitness = self.fitness(now, barred);
         self.memory.retain(|vm, _| vms.contains(vm));
+        let on_storage = if fitness == NodeFitness::StorageLost
+            && let Ok(list) = &processes
+        {
+            self.on_storage(list).await?
+        } else {
+            BTreeSet::new()
+        };
 
         let mut tasks = Vec::new();
         let mut on_record = Vec::new();
@@ -173,6 +178,12 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
                     .get(vm)
                     .map_or(DomainReading::Absent, |status| DomainReading::Is(*status)),
             };
+            let evidence = match &fence.value {
+                Some(record) if Proof::is_evidence_about(record, &self.parts.incarnation, *vm) => {
+                    FenceEvidence::OnRecord
+                }
+                Some(_) | None => FenceEvidence::None,
+            };
             let memory = self.memory.entry(*vm).or_default();
             memory.update(&record, process, now, self.parts.shutdown_timeout);
             let view = VmView {
@@ -187,6 +198,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
                 shutdown_timeout: self.parts.shutdown_timeout,
                 history: memory.history(),
                 evidence,
+                on_storage: on_storage.contains(vm),
                 daemon_state,
             };
             let mut step = next_vm_step(&view);
@@ -235,6 +247,28 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
                 .collect();
         }
         Ok(tasks)
+    }
+
+    /// The guests among these that have a disk on the storage cluster. One whose definition can't be read is none: it is
+    /// not ended for what it may not need.
+    async fn on_storage(&self, processes: &[GuestProcess]) -> Result<BTreeSet<VmId>, ReadError> {
+        let vms: Vec<VmId> = processes.iter().map(|process| process.vm).collect();
+        let paths: Vec<String> = vms
+            .iter()
+            .map(|vm| keys::domain(*vm).xml().path().to_owned())
+            .collect();
+        let definitions = self.parts.store.read_many(&paths).await?;
+        let on_storage = |znode: Znode| {
+            String::from_utf8(znode.data)
+                .ok()
+                .and_then(|xml| guest_xml::parse(&xml).ok())
+                .is_some_and(|guest| guest.volumes().next().is_some())
+        };
+        Ok(vms
+            .into_iter()
+            .zip(definitions)
+            .filter_map(|(vm, znode)| znode.is_some_and(on_storage).then_some(vm))
+            .collect())
     }
 
     /// Whether some guest needs a look at a certain time, whatever happens.

@@ -46,6 +46,7 @@ struct Case {
     method: MigrationMethod,
     incoming: Option<Incoming>,
     evidence: FenceEvidence,
+    on_storage: bool,
     daemon_state: DaemonState,
 }
 
@@ -64,6 +65,7 @@ fn running(state: VmState) -> Case {
         method: MigrationMethod::None,
         incoming: None,
         evidence: FenceEvidence::None,
+        on_storage: true,
         daemon_state: DaemonState::Run,
     }
 }
@@ -107,6 +109,7 @@ fn step(case: &Case) -> VmStep {
         shutdown_timeout: Duration::from_secs(180),
         history: case.history,
         evidence: case.evidence,
+        on_storage: case.on_storage,
         daemon_state: case.daemon_state,
     })
 }
@@ -205,6 +208,35 @@ fn a_process_that_another_node_may_double_is_ended() {
         ..never_ran
     };
     assert_eq!(step(&unknown), VmStep::Leave(Calm::LibvirtSilent));
+}
+
+#[test]
+fn only_a_node_that_takes_part_adopts_a_process() {
+    // A fence that is being proven goes by what was on record: what is adopted meanwhile is not covered by it.
+    for fitness in [
+        NodeFitness::NotRunning,
+        NodeFitness::LeaseEnded,
+        NodeFitness::Fenced,
+        NodeFitness::StorageLost,
+    ] {
+        let case = |owner| Case {
+            owner,
+            fitness,
+            ..running(VmState::Start)
+        };
+        for owner in [None, owner("hv1", life('1', '9', 1), clients())] {
+            let fit = Case {
+                fitness: NodeFitness::Fit,
+                ..case(owner.clone())
+            };
+            assert_eq!(step(&fit), VmStep::Adopt);
+            assert_eq!(
+                step(&case(owner)),
+                VmStep::Leave(Calm::NotFit(fitness)),
+                "{fitness:?}"
+            );
+        }
+    }
 }
 
 #[test]
@@ -597,6 +629,12 @@ fn a_node_that_gives_its_guests_up_for_lost_storage_ends_those_that_should_run_h
         ..running(VmState::Start)
     };
     assert_eq!(step(&lost(paused)), ended);
+    // It reaches all that it has.
+    let elsewhere = Case {
+        on_storage: false,
+        ..running(VmState::Start)
+    };
+    assert_eq!(step(&lost(elsewhere)), VmStep::Leave(Calm::Runs));
     let unfit = VmStep::Leave(Calm::NotFit(NodeFitness::StorageLost));
     assert_eq!(step(&lost(resting(VmState::Start))), unfit);
     // What is moving, or was asked to stop, goes its way.
