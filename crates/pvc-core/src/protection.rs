@@ -65,6 +65,9 @@ protections! {
     DeadIsNoEvidence = "dead-is-no-evidence",
     /// A migration's source that has handed over is never resumed.
     SourceNeverResumed = "source-never-resumed",
+    /// A migration's target takes over only when the source has said that its process is gone: a proof of its death does
+    /// not say that it wrote nothing after the switch-over.
+    TakeOverOnlyAfterSourceGone = "take-over-only-after-source-gone",
     /// Silence is counted in consecutive own rounds only.
     SilenceInConsecutiveRounds = "silence-in-consecutive-rounds",
     /// Liveness is judged by the observer's own clock.

@@ -250,8 +250,16 @@ impl Hypervisor for SimHypervisor {
                 crate::guest_name(vm)
             ));
         }
+        let has_old_memory = self.inner.has_old_memory(vm);
         let outcome = self.inner.resume(vm).await;
         if outcome.is_ok() {
+            if has_old_memory {
+                self.gate.hooks.breach(format!(
+                    "hv{} lets guest {} run with a memory that is older than its volumes",
+                    self.gate.host + 1,
+                    crate::guest_name(vm)
+                ));
+            }
             self.say(vm, "runs");
             self.truth.resumed(self.gate.host, vm);
         }

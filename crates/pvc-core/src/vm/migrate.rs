@@ -13,8 +13,10 @@
 //! ```
 //!
 //! The target's vCPUs stand still (`VIR_MIGRATE_PAUSED`) until the target is owner, and it becomes owner only when the
-//! source has said that its process is gone, or has been proven dead. libvirt alone would not do: when the answer to
-//! its last question gets lost it lets the source run again although the target may run.
+//! source has said that its process is gone. libvirt alone would not do: when the answer to its last question gets lost
+//! it lets the source run again although the target may run. A proof of the source's death would not do either: it says
+//! that the source can't write now, not that it has not written since the switch-over, and the target's memory would be
+//! older than the volumes then.
 //!
 //! Both sides step level by level from what they read; a side that is started anew goes on where its predecessor was.
 
@@ -242,6 +244,8 @@ pub struct SendView<'a> {
     pub sending: Option<Progress>,
     /// Whether this node may migrate: its lease holds, no fence is on record.
     pub fit: bool,
+    /// Whether this agent has been asked to stop: what it is sending is cancelled, and its next life sends it again.
+    pub stopping: bool,
 }
 
 /// How a try goes on.
@@ -262,6 +266,10 @@ pub enum CancelReason {
     NotOnRecord,
     /// The target is being fenced.
     TargetFenced,
+    /// The target's agent was stopped in good order: nobody there would let the guest run.
+    TargetStops,
+    /// This agent was.
+    Stopping,
     /// Nothing was sent for [`STALLED_AFTER`].
     Stalled,
     /// It took longer than [`TRY_WITHIN`].
@@ -274,6 +282,8 @@ impl std::fmt::Display for CancelReason {
             CancelReason::Withdrawn => "the request was taken back",
             CancelReason::NotOnRecord => "the target has given it up",
             CancelReason::TargetFenced => "the target is being fenced",
+            CancelReason::TargetStops => "the target's agent is being stopped",
+            CancelReason::Stopping => "this node's agent is being stopped",
             CancelReason::Stalled => "nothing was sent for 10 s",
             CancelReason::TookTooLong => "it took longer than an hour",
         })
@@ -359,6 +369,8 @@ fn next_without_offer(view: &SendView<'_>) -> SendStep {
         SourceSide::Running => match (wanted_move(view.record, view.me), view.target) {
             (Move::Stay | Move::Cold(_), _) | (Move::Live(_), None) => SendStep::Done,
             (Move::Live(_), Some(_)) if view.tries >= TRIES => SendStep::CallOff(CallOff::TriesFailed),
+            // The record asks for it still: the next life sees to it.
+            (Move::Live(_), Some(_)) if view.stopping => SendStep::Done,
             (Move::Live(_), Some(_)) if view.now < view.not_before || !view.fit => SendStep::Wait,
             (Move::Live(_), Some(target)) => match judge_target(target, view.me) {
                 Ok(_) => SendStep::Offer,
@@ -394,6 +406,9 @@ fn next_with_offer(view: &SendView<'_>, incoming: &Incoming) -> SendStep {
             let Offer::Fresh(offered_at) = view.offer else {
                 return SendStep::TakeBack;
             };
+            if view.stopping {
+                return SendStep::TakeBack;
+            }
             match (incoming.hand_over, view.target) {
                 (HandOver::Accepted, Some(target)) => match judge_target(target, view.me) {
                     Err(unfit) => SendStep::CallOff(CallOff::Target(unfit)),
@@ -419,6 +434,16 @@ fn next_sending(view: &SendView<'_>, wanted: bool) -> SendStep {
     }
     if view.target.is_some_and(|target| target.barred) {
         return SendStep::Cancel(CancelReason::TargetFenced);
+    }
+    // One that was killed is started anew and goes on; one that was stopped is not.
+    if view.target.is_some_and(|target| match target.daemon_state {
+        DaemonState::Shutdown | DaemonState::Stop => true,
+        DaemonState::Run | DaemonState::Init | DaemonState::Dead | DaemonState::Fenced => false,
+    }) {
+        return SendStep::Cancel(CancelReason::TargetStops);
+    }
+    if view.stopping {
+        return SendStep::Cancel(CancelReason::Stopping);
     }
     match view.sending {
         Some(progress) if view.now >= progress.since + TRY_WITHIN => {
@@ -489,6 +514,8 @@ pub struct ReceiveView<'a> {
     pub side: TargetSide,
     /// Whether this node may receive: its lease holds, its agent runs, no fence of it is on record.
     pub fit: bool,
+    /// Whether this agent has been asked to stop: it takes over what has been given away to it, and nothing else.
+    pub stopping: bool,
     /// Whether a fence of this node is on record that bars it.
     pub barred: bool,
     /// The source.
@@ -540,6 +567,9 @@ pub fn next_receive_step(view: &ReceiveView<'_>) -> ReceiveStep {
         TargetSide::Unknown => ReceiveStep::Wait,
         TargetSide::Absent if !may_go_on => ReceiveStep::GiveBack,
         TargetSide::Absent => match (incoming.hand_over, view.source) {
+            (HandOver::Offered | HandOver::Accepted, SourceFate::Alive) if view.stopping => {
+                ReceiveStep::GiveBack
+            }
             (HandOver::Offered, SourceFate::Alive) if view.fit => ReceiveStep::Accept,
             (HandOver::Offered | HandOver::Accepted, SourceFate::Alive) => ReceiveStep::Wait,
             (HandOver::SourceGone, _) | (_, SourceFate::ProvenDead) => ReceiveStep::GiveBack,
@@ -556,19 +586,32 @@ pub fn next_receive_step(view: &ReceiveView<'_>) -> ReceiveStep {
                 Some(since) if view.now >= since + COMPLETE_WITHIN => ReceiveStep::EndHalf,
                 Some(_) | None => ReceiveStep::Wait,
             },
+            // The guest goes on at its source.
+            (HandOver::Offered | HandOver::Accepted, SourceFate::Alive) if view.stopping => {
+                ReceiveStep::EndHalf
+            }
             (HandOver::Offered | HandOver::Accepted, SourceFate::Alive) => record_clients(view),
         },
         TargetSide::Complete => match (incoming.hand_over, view.source) {
-            (HandOver::SourceGone, _) | (_, SourceFate::ProvenDead) if clients_recorded(view) => {
-                if view.fit {
-                    ReceiveStep::TakeOver
-                } else {
-                    ReceiveStep::Wait
-                }
+            (HandOver::SourceGone, _) => take_over(view),
+            // That it is dead says that it can't write now. It may have been let run after the switch-over and have
+            // written since, so what is here may be older than the volumes: it is started afresh.
+            (HandOver::Offered | HandOver::Accepted, SourceFate::ProvenDead)
+                if stands(Protection::TakeOverOnlyAfterSourceGone) =>
+            {
+                ReceiveStep::EndHalf
             }
-            (HandOver::SourceGone, _) | (_, SourceFate::ProvenDead) => ReceiveStep::RecordClients,
+            (HandOver::Offered | HandOver::Accepted, SourceFate::ProvenDead) => take_over(view),
             (HandOver::Offered | HandOver::Accepted, SourceFate::Alive) => record_clients(view),
         },
+    }
+}
+
+fn take_over(view: &ReceiveView<'_>) -> ReceiveStep {
+    match clients_recorded(view) {
+        false => ReceiveStep::RecordClients,
+        true if view.fit => ReceiveStep::TakeOver,
+        true => ReceiveStep::Wait,
     }
 }
 

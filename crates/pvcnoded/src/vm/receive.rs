@@ -9,8 +9,8 @@ use pvc_common::clock::Clock;
 use pvc_common::keys;
 use pvc_common::pause;
 use pvc_common::store::{ReadError, Store, StoreExt as _, Txn, Watch as _, ZnodeVersion};
-use pvc_core::fence::{FenceRecord, Proof};
-use pvc_core::ids::{CephClient, NodeName, VmId, VolumeId};
+use pvc_core::fence::Proof;
+use pvc_core::ids::{CephClient, VmId, VolumeId};
 use pvc_core::records::{CephClients, HandOver, Incoming, Owner};
 use pvc_core::states::VmState;
 use pvc_core::time::BootTime;
@@ -41,8 +41,9 @@ struct Receiving<'a, S, C, H, T> {
     vm: VmId,
     of_others: &'a [CephClient],
     volumes: Option<Volumes>,
-    /// Who watched the volumes before there was a half here.
-    before: BTreeMap<VolumeId, Vec<CephClient>>,
+    /// Who watched the volumes before there was a half here; `None` if an earlier life of the agent has accepted, and has
+    /// taken that knowledge with it.
+    before: Option<BTreeMap<VolumeId, Vec<CephClient>>>,
     /// The process whose clients are on record.
     recorded_for: Option<GuestProcess>,
     waiting_since: Option<BootTime>,
@@ -56,10 +57,10 @@ struct Seen {
     process: Option<GuestProcess>,
     now: BootTime,
     fit: bool,
+    stopping: bool,
     barred: bool,
     own_fence_version: ZnodeVersion,
     source: SourceFate,
-    source_fence: Option<(NodeName, ZnodeVersion)>,
 }
 
 /// Receives the guest, or ends what is left of a migration.
@@ -72,7 +73,7 @@ pub(super) async fn receive<S: Store, C: Clock, H: Hypervisor, T: Storage>(
         vm: task.vm,
         of_others: &task.clients_of_others,
         volumes: None,
-        before: BTreeMap::new(),
+        before: None,
         recorded_for: None,
         waiting_since: None,
         unseen_since: None,
@@ -121,6 +122,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Receiving<'_, S, C, H, T> {
             record: &seen.record,
             side: seen.side,
             fit: seen.fit,
+            stopping: seen.stopping,
             barred: seen.barred,
             source: seen.source,
             clients_seen: seen.process.is_some() && seen.process == self.recorded_for,
@@ -161,7 +163,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Receiving<'_, S, C, H, T> {
             return Ok(Next::Wait);
         };
         self.before = match uses(self.parts, &volumes).await {
-            Ok(seen) => watchers(seen),
+            Ok(seen) => Some(watchers(seen)),
             Err(error) => {
                 debug!(vm = %self.vm, %error, "a guest can't be received: its volumes can't be looked at");
                 return Ok(Next::Wait);
@@ -199,6 +201,10 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Receiving<'_, S, C, H, T> {
     }
 
     async fn record_clients(&mut self, seen: &Seen) -> Result<Next, TaskError> {
+        if self.before.is_none() && seen.side == TargetSide::Receiving && self.are_on_record(seen, &[]) {
+            // What can be known now is written; it is looked at again once the half is complete.
+            return Ok(Next::Wait);
+        }
         let Some(volumes) = self.volumes().await? else {
             return Ok(Next::Wait);
         };
@@ -209,7 +215,12 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Receiving<'_, S, C, H, T> {
                 return Ok(Next::Wait);
             }
         };
-        let clients = match opened(self.parts, &volumes, &found, &self.before, self.of_others) {
+        let before = self.before.clone().unwrap_or_default();
+        let clients = match opened(self.parts, &volumes, &found, &before, self.of_others) {
+            Opened::All(clients) if self.are_on_record(seen, &clients) => {
+                self.note_recorded(seen);
+                return Ok(Next::Again);
+            }
             Opened::All(clients) => clients,
             Opened::Missing(volume) => {
                 let since = *self.unseen_since.get_or_insert(seen.now);
@@ -227,9 +238,29 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Receiving<'_, S, C, H, T> {
             ..incoming.clone()
         };
         self.write_incoming(seen, recorded).await?;
-        self.recorded_for.clone_from(&seen.process);
+        self.note_recorded(seen);
         pause::point("vm-half-recorded");
         Ok(Next::Again)
+    }
+
+    /// The clients on record are those of the process that is here. If it is not known who watched the volumes before,
+    /// what was seen may be left of an earlier half, and the real client was not there yet: then only what is seen once
+    /// the half is complete counts.
+    fn note_recorded(&mut self, seen: &Seen) {
+        if self.before.is_some() || seen.side == TargetSide::Complete {
+            self.recorded_for.clone_from(&seen.process);
+        }
+    }
+
+    /// Whether `clients` are all on record, by this life of the agent.
+    fn are_on_record(&self, seen: &Seen, clients: &[CephClient]) -> bool {
+        seen.record.incoming.as_ref().is_some_and(|incoming| {
+            let CephClients::Recorded(list) = &incoming.ceph_clients else {
+                return false;
+            };
+            incoming.incarnation == self.parts.incarnation
+                && clients.iter().all(|client| list.contains(client))
+        })
     }
 
     /// This node becomes owner in one transaction; then, and only then, the guest runs.
@@ -249,9 +280,6 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Receiving<'_, S, C, H, T> {
             .check(&keys::fence(&self.parts.me), seen.own_fence_version)
             .set(&domain.owner(), &Some(owner), record.owner_version)
             .set(&domain.incoming(), &None, record.incoming_version);
-        if let Some((source, version)) = &seen.source_fence {
-            txn = txn.check(&keys::fence(source), *version);
-        }
         let moving = matches!(
             record.state,
             VmState::Migrate | VmState::MigrateLive | VmState::Unmigrate
@@ -305,7 +333,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Receiving<'_, S, C, H, T> {
         let mut znodes = self.parts.store.read_many(&paths).await?;
         let own_fence = own_fence.decode_required(znodes.pop().flatten().as_ref())?;
         let record = decode_record(self.vm, &znodes)?;
-        let (source, source_fence) = self.source_fate(&record).await?;
+        let source = self.source_fate(&record).await?;
         let (presence, process) = match self.parts.hypervisor.processes() {
             Err(_) => (Presence::Unknown, None),
             Ok(processes) => match processes.into_iter().find(|process| process.vm == self.vm) {
@@ -337,8 +365,9 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Receiving<'_, S, C, H, T> {
             .value
             .as_ref()
             .is_some_and(|fence| fence.bars(&self.parts.incarnation));
+        let phase = self.parts.agent.phase();
         let fit = !barred
-            && self.parts.agent.phase() == AgentPhase::Running
+            && matches!(phase, AgentPhase::Running | AgentPhase::ShuttingDown)
             && self.parts.agent.node_right().holds(now);
         Ok(Seen {
             record,
@@ -346,35 +375,26 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Receiving<'_, S, C, H, T> {
             process,
             now,
             fit,
+            stopping: phase == AgentPhase::ShuttingDown,
             barred,
             own_fence_version: own_fence.version,
             source,
-            source_fence,
         })
     }
 
-    /// Whether the boot that owns the guest has been proven dead, and by which version of its fence record.
-    async fn source_fate(
-        &self,
-        record: &VmRecord,
-    ) -> Result<(SourceFate, Option<(NodeName, ZnodeVersion)>), ReadError> {
+    /// Whether the boot that owns the guest has been proven dead.
+    async fn source_fate(&self, record: &VmRecord) -> Result<SourceFate, ReadError> {
         let Some(owner) = record.owner.as_ref().filter(|owner| owner.node != self.parts.me) else {
-            return Ok((SourceFate::Alive, None));
+            return Ok(SourceFate::Alive);
         };
         let fence = self.parts.store.require(&keys::fence(&owner.node)).await?;
         Ok(match fence.value {
-            Some(record) if proves_dead(&record, owner, self.vm) => {
-                (SourceFate::ProvenDead, Some((owner.node.clone(), fence.version)))
+            Some(record) if Proof::is_evidence_about(&record, &owner.incarnation, self.vm) => {
+                SourceFate::ProvenDead
             }
-            Some(_) | None => (SourceFate::Alive, None),
+            Some(_) | None => SourceFate::Alive,
         })
     }
-}
-
-/// Whether `fence` proves that this guest can't run at its owner any more.
-fn proves_dead(fence: &FenceRecord, owner: &Owner, vm: VmId) -> bool {
-    fence.is_evidence_against(&owner.incarnation)
-        && Proof::recorded(fence).is_some_and(|proof| proof.is_about(&owner.incarnation) && proof.covers(vm))
 }
 
 /// Ends a half that must not be, on what the quorum confirms right before.

@@ -126,6 +126,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Sending<'_, S, C, H, T> {
                 not_before: self.not_before,
                 sending: self.progress,
                 fit: seen.fit,
+                stopping: self.parts.agent.phase() == AgentPhase::ShuttingDown,
             });
             match self.carry_out(&seen, step, &mut changes).await {
                 Ok(Some(outcome)) => return Ok(outcome),

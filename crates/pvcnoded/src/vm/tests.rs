@@ -74,6 +74,7 @@ struct Host {
     storage: FakeStorage,
     store: MemoryStore,
     task: TaskControl,
+    agent: AgentState,
     boot: u64,
     lives: u64,
     powered: bool,
@@ -151,6 +152,7 @@ impl Cluster {
                     storage: ceph.connection(),
                     store: server.client(),
                     task: TaskControl::default(),
+                    agent: AgentState::new(),
                     boot: 1,
                     lives: 0,
                     powered: true,
@@ -190,6 +192,7 @@ impl Cluster {
         host.task = TaskControl::default();
         let ip: IpAddr = format!("10.102.0.{}", node + 1).parse().unwrap();
         let agent = AgentState::new();
+        host.agent = agent.clone();
         let incarnation = Incarnation {
             machine_id: MachineId::new(format!("{node}").repeat(32)).unwrap(),
             boot_id: BootId::new(format!("6ba7b810-9dad-11d1-80b4-{:012}", host.boot)).unwrap(),

@@ -70,6 +70,7 @@ struct Sending {
     not_before: u64,
     progress: Option<(u64, u64)>,
     fit: bool,
+    stopping: bool,
     now: u64,
 }
 
@@ -83,6 +84,7 @@ fn sending(hand_over: Option<HandOver>, side: SourceSide) -> Sending {
         not_before: 0,
         progress: None,
         fit: true,
+        stopping: false,
         now: 100,
     }
 }
@@ -102,6 +104,7 @@ fn send(case: &Sending) -> SendStep {
             moved_at: seconds(moved_at),
         }),
         fit: case.fit,
+        stopping: case.stopping,
     })
 }
 
@@ -396,6 +399,7 @@ struct Receiving {
     record: VmRecord,
     side: TargetSide,
     fit: bool,
+    stopping: bool,
     barred: bool,
     source: SourceFate,
     clients_seen: bool,
@@ -411,6 +415,7 @@ fn receiving(hand_over: HandOver, side: TargetSide) -> Receiving {
         record,
         side,
         fit: true,
+        stopping: false,
         barred: false,
         source: SourceFate::Alive,
         clients_seen: true,
@@ -426,6 +431,7 @@ fn receive(case: &Receiving) -> ReceiveStep {
         record: &case.record,
         side: case.side,
         fit: case.fit,
+        stopping: case.stopping,
         barred: case.barred,
         source: case.source,
         clients_seen: case.clients_seen,
@@ -486,22 +492,76 @@ fn a_target_becomes_owner_only_when_the_source_is_gone_and_its_clients_are_on_re
 }
 
 #[test]
-fn when_the_source_dies_the_target_takes_over_what_is_complete_and_ends_what_is_not() {
-    for hand_over in [HandOver::Accepted, HandOver::SourceGone] {
+fn when_the_source_dies_the_target_takes_over_only_what_the_source_has_given_away() {
+    // libvirt lets the guest run on at the source when its last answer gets lost: what is complete here may be older
+    // than what the source wrote before it died.
+    for (hand_over, complete) in [
+        (HandOver::Offered, ReceiveStep::EndHalf),
+        (HandOver::Accepted, ReceiveStep::EndHalf),
+        (HandOver::SourceGone, ReceiveStep::TakeOver),
+    ] {
         let dead = |side| Receiving {
             source: SourceFate::ProvenDead,
             ..receiving(hand_over, side)
         };
-        assert_eq!(receive(&dead(TargetSide::Complete)), ReceiveStep::TakeOver);
+        assert_eq!(receive(&dead(TargetSide::Complete)), complete);
         assert_eq!(receive(&dead(TargetSide::Receiving)), ReceiveStep::EndHalf);
         assert_eq!(receive(&dead(TargetSide::Absent)), ReceiveStep::GiveBack);
         assert_eq!(receive(&dead(TargetSide::Unknown)), ReceiveStep::Wait);
     }
-    let offered = Receiving {
-        source: SourceFate::ProvenDead,
-        ..receiving(HandOver::Offered, TargetSide::Absent)
+}
+
+#[test]
+fn an_orderly_stop_of_either_side_leaves_the_guest_at_its_source() {
+    // Nobody would be there to let it run after the switch-over.
+    let to_a_node_in = |daemon_state| Sending {
+        target: TargetView {
+            daemon_state,
+            ..target()
+        },
+        ..sending(Some(HandOver::Accepted), UNDER_WAY)
     };
-    assert_eq!(receive(&offered), ReceiveStep::GiveBack);
+    for state in [DaemonState::Shutdown, DaemonState::Stop] {
+        let cancelled = SendStep::Cancel(CancelReason::TargetStops);
+        assert_eq!(send(&to_a_node_in(state)), cancelled, "{state}");
+    }
+    // An agent that was killed is started anew, and goes on with it.
+    for state in [DaemonState::Run, DaemonState::Init, DaemonState::Dead] {
+        assert_eq!(send(&to_a_node_in(state)), SendStep::Wait, "{state}");
+    }
+    let stopping = |hand_over, side| Sending {
+        stopping: true,
+        fit: false,
+        ..sending(hand_over, side)
+    };
+    let accepted = Some(HandOver::Accepted);
+    assert_eq!(
+        send(&stopping(accepted, UNDER_WAY)),
+        SendStep::Cancel(CancelReason::Stopping)
+    );
+    assert_eq!(send(&stopping(accepted, SourceSide::Running)), SendStep::TakeBack);
+    assert_eq!(send(&stopping(None, SourceSide::Running)), SendStep::Done);
+    assert_eq!(send(&stopping(accepted, SourceSide::Gone)), SendStep::SayGone);
+
+    let receiving = |hand_over, side| Receiving {
+        stopping: true,
+        ..receiving(hand_over, side)
+    };
+    for (hand_over, side, expected) in [
+        (HandOver::Offered, TargetSide::Absent, ReceiveStep::GiveBack),
+        (HandOver::Accepted, TargetSide::Absent, ReceiveStep::GiveBack),
+        (HandOver::Accepted, TargetSide::Receiving, ReceiveStep::EndHalf),
+        // The source is about to give it away, or to run on.
+        (HandOver::Accepted, TargetSide::Complete, ReceiveStep::Wait),
+        // It stands still for as long as nobody takes it on.
+        (HandOver::SourceGone, TargetSide::Complete, ReceiveStep::TakeOver),
+    ] {
+        assert_eq!(
+            receive(&receiving(hand_over, side)),
+            expected,
+            "{hand_over:?} {side:?}"
+        );
+    }
 }
 
 #[test]

@@ -116,6 +116,8 @@ struct Guest {
     started: BootTime,
     ends_at: Option<BootTime>,
     clients: Vec<(VolumeId, CephClient)>,
+    /// How often the guest had been let run, anywhere, when the memory was taken that this half has received.
+    memory_of: Option<u64>,
 }
 
 impl State {
@@ -270,6 +272,28 @@ impl FakeHypervisor {
         }
         drop(state);
         self.happened.notify_one();
+    }
+
+    /// The half has received everything, as of the `runs`-th time that the guest was let run.
+    pub(super) fn complete_half(&self, vm: VmId, runs: u64, at: BootTime) {
+        if let Some(guest) = locked(&self.state).guests.get_mut(&vm) {
+            guest.memory_of = Some(runs);
+        }
+        self.set_status(vm, DomainStatus::Paused(PauseReason::StartingUp), at);
+    }
+
+    /// Whether the guest here stands still with a memory that is older than its volumes: it was let run elsewhere since
+    /// that memory was received. Letting it run would destroy what is on them.
+    pub fn has_old_memory(&self, vm: VmId) -> bool {
+        self.settle();
+        let Some((_, wire)) = self.wire() else {
+            return false;
+        };
+        let memory_of = locked(&self.state)
+            .guests
+            .get(&vm)
+            .and_then(|guest| guest.memory_of);
+        memory_of.is_some_and(|runs| runs != wire.runs(vm))
     }
 
     /// The process ends and closes its volumes.
@@ -473,6 +497,7 @@ impl FakeHypervisor {
             started: now,
             ends_at: None,
             clients,
+            memory_of: None,
         };
         state.guests.insert(vm, guest);
         state.journal.push((now, vm, event));
@@ -561,7 +586,8 @@ impl Hypervisor for FakeHypervisor {
     async fn resume(&self, vm: VmId) -> Result<(), HypervisorError> {
         let now = self.clock.now();
         self.settle();
-        let busy = self.wire().is_some_and(|(node, wire)| wire.is_busy(vm, &node));
+        let wire = self.wire();
+        let busy = wire.as_ref().is_some_and(|(node, wire)| wire.is_busy(vm, node));
         let mut state = locked(&self.state);
         state.answer()?;
         if busy {
@@ -569,9 +595,14 @@ impl Hypervisor for FakeHypervisor {
                 message: "the domain is being migrated".to_owned(),
             });
         }
-        state.known(vm)?.status = DomainStatus::Running;
+        let guest = state.known(vm)?;
+        guest.status = DomainStatus::Running;
+        guest.memory_of = None;
         state.journal.push((now, vm, GuestEvent::Resumed));
         drop(state);
+        if let Some((_, wire)) = wire {
+            wire.count_run(vm);
+        }
         self.happened.notify_one();
         Ok(())
     }

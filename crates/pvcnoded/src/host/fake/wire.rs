@@ -108,6 +108,9 @@ pub struct FakeWire {
     jobs: Arc<Mutex<Vec<Job>>>,
     timing: Arc<Mutex<MigrationTiming>>,
     cut: Arc<Mutex<Vec<(NodeName, NodeName)>>>,
+    /// How often each guest was let run on any host: a memory that was taken before the last of these is older than the
+    /// volumes.
+    runs: Arc<Mutex<BTreeMap<VmId, u64>>>,
 }
 
 impl FakeWire {
@@ -132,6 +135,16 @@ impl FakeWire {
             .iter()
             .find(|job| job.vm == vm)
             .map(|job| job.phase)
+    }
+
+    /// How often the guest was let run, on any host.
+    pub(super) fn runs(&self, vm: VmId) -> u64 {
+        locked(&self.runs).get(&vm).copied().unwrap_or_default()
+    }
+
+    /// The guest is let run.
+    pub(super) fn count_run(&self, vm: VmId) {
+        *locked(&self.runs).entry(vm).or_default() += 1;
     }
 
     pub(super) fn join(&self, node: &NodeName, host: WeakHost) {
@@ -269,7 +282,7 @@ impl FakeWire {
                 MigrationPhase::SwitchOver
             }
             MigrationPhase::SwitchOver => {
-                target.set_status(job.vm, DomainStatus::Paused(PauseReason::StartingUp), at);
+                target.complete_half(job.vm, self.runs(job.vm), at);
                 MigrationPhase::Finish
             }
             MigrationPhase::Finish => {
@@ -325,6 +338,7 @@ impl FakeWire {
             }
             Broken::HalfGone | Broken::TargetLost | Broken::Cancelled => {
                 if stands_still {
+                    self.count_run(job.vm);
                     source.set_status(job.vm, DomainStatus::Running, now);
                 }
                 self.end(job, Err("operation failed: migration out job: canceled"))
