@@ -144,6 +144,19 @@ async fn the_daemon_serves_a_cluster_and_says_when_it_has_no_quorum() {
     assert_eq!(vm[0]["state"], json!("stop"), "{vm}");
     let (status, reply) = ask("DELETE", port, "/vm/demo", "").unwrap();
     assert_eq!(status, 200, "{reply}");
+    let (status, made) = ask("POST", port, "/token", "name=ci&role=viewer").unwrap();
+    assert_eq!(status, 200, "{made}");
+    let (status, _) = ask("DELETE", port, "/token/ci", "").unwrap();
+    assert_eq!(status, 200);
+    // Each change is on record with its result.
+    let deadline = clock.now() + Duration::from_secs(20);
+    for operation in ["define_vm", "undefine_vm", "create_token", "remove_token"] {
+        let path = format!("/audit?failed=false&what={operation}");
+        while ask("GET", port, &path, "").unwrap().1[0]["status"] != json!(200) {
+            assert!(clock.now() < deadline, "{operation} is not on record");
+            clock.sleep(Duration::from_millis(50)).await;
+        }
+    }
 
     // A client must learn within 2 s that nothing can be done now, rather than hang.
     zookeeper.freeze();

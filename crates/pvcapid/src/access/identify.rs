@@ -49,11 +49,7 @@ async fn by_token<S: Store>(app: &App<S>, presented: &Presented, text: &[u8]) ->
         let key = keys::token(&name);
         let record = match &limited {
             Ok(()) => app.access.tokens.read(&app.store, &key).await?,
-            Err(_) => app
-                .access
-                .tokens
-                .known(&key, HostClock.now())
-                .and_then(|(record, _)| record),
+            Err(_) => app.access.tokens.known(&key, HostClock.now()).flatten(),
         };
         let now = app.clock_seconds();
         if let Some(caller) = token::holder(name.clone(), record.as_ref(), text, now) {
