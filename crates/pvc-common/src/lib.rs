@@ -9,6 +9,7 @@
 //! * [`schema`]: the store's layout, made, checked and migrated; the keys of new nodes and guests.
 //! * [`config`]: the configuration file, checked.
 //! * [`secret`]: texts that must not be shown.
+//! * [`mirror`]: a copy of the store in memory, for reading.
 //! * [`placement`]: what each node has to carry, and reserving memory on one.
 //! * [`pause`]: points at which a test can hold a daemon.
 //! * [`telemetry`]: logging that never makes anyone wait.
@@ -18,6 +19,7 @@ pub mod config;
 pub mod faults;
 pub mod keys;
 pub mod lock;
+pub mod mirror;
 pub mod pause;
 pub mod placement;
 pub mod schema;

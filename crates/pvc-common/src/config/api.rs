@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use pvc_core::access::Role;
 
 use super::finding::Problem;
 use super::section::{Section, Value};
-use super::values::Port;
+use super::values::{Port, Seconds};
 use crate::secret::Secret;
 
 /// The `api` section.
@@ -24,6 +25,9 @@ pub struct Api {
     pub session_secret: Option<Secret>,
     /// Certificate and key; without them the API speaks plain HTTP.
     pub tls: Option<Tls>,
+    /// How long the store may have been silent before nothing is shown any more, in seconds. Default 5; at least 2, since
+    /// the store is asked about once a second.
+    pub max_age: Duration,
 }
 
 /// Who may use the API.
@@ -126,12 +130,14 @@ pub(super) fn read(section: &mut Section<'_>, upstream_floating: Option<IpAddr>)
         }
     };
     let tls = section.section_or_defaults("ssl", read_tls);
+    let max_age = section.or("max_age", Seconds(Duration::from_secs(5))).0;
     Some(Api {
         listen_address: listen_address?,
         listen_port,
         authentication,
         session_secret,
         tls,
+        max_age: max_age.max(Duration::from_secs(2)),
     })
 }
 

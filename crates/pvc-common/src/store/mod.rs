@@ -11,13 +11,16 @@
 //! | [`StoreError::Unavailable`] | nothing was written: try again, or answer that the store has no quorum |
 //! | [`StoreError::SessionExpired`] | every lock and ephemeral node of ours is gone |
 
+use std::collections::BTreeSet;
 use std::future::Future;
 
+mod hints;
 mod limits;
 pub mod memory;
 mod typed;
 pub mod zookeeper;
 
+pub use hints::HintWatch;
 pub use pvc_core::ids::ZnodeVersion;
 pub use typed::{ReadError, StoreExt, Versioned};
 
@@ -34,6 +37,15 @@ pub struct Znode {
     pub version: ZnodeVersion,
     /// The write that made these bytes.
     pub modified: Zxid,
+}
+
+/// A znode with the names of its children, as [`Store::scan`] reads it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Scanned {
+    /// The znode.
+    pub znode: Znode,
+    /// Its children's names, sorted. Read a little later than the znode.
+    pub children: Vec<String>,
 }
 
 /// How the store's session is, as this client knows it.
@@ -263,6 +275,36 @@ pub trait Watch: Send + 'static {
     /// Returns when something below the path has changed since the last return (or since the watch was made), and
     /// after every loss of the connection. Cancel-safe.
     fn changed(&mut self) -> impl Future<Output = ()> + Send;
+
+    /// As [`Watch::changed`], and says where. The first return tells to look everywhere, once the watch is set.
+    /// A change that a read would show has been told by then, or comes later: whoever looks at what he is told
+    /// misses nothing. Cancel-safe.
+    fn changes(&mut self) -> impl Future<Output = Seen> + Send;
+}
+
+/// Where something may have changed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// Znodes were created, written or deleted at these paths.
+    Paths(BTreeSet<String>),
+    /// Changes may have gone unseen: the watch was only now set, or was gone for a time, or there were too many.
+    Anything,
+}
+
+impl Seen {
+    /// Whether nothing has changed.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Seen::Paths(paths) => paths.is_empty(),
+            Seen::Anything => false,
+        }
+    }
+}
+
+impl Default for Seen {
+    fn default() -> Seen {
+        Seen::Paths(BTreeSet::new())
+    }
 }
 
 /// A client of the coordination store. Clones share one session.
@@ -296,6 +338,29 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// # Errors
     /// As [`Store::read`].
     fn children(&self, path: &str) -> impl Future<Output = Result<Option<Vec<String>>, StoreError>> + Send;
+
+    /// The znodes at `paths` with the names of their children, in the paths' order.
+    ///
+    /// # Errors
+    /// As [`Store::read_many`].
+    fn scan(
+        &self,
+        paths: &[String],
+    ) -> impl Future<Output = Result<Vec<Option<Scanned>>, StoreError>> + Send {
+        async move {
+            let mut scanned = Vec::with_capacity(paths.len());
+            for (path, znode) in paths.iter().zip(self.read_many(paths).await?) {
+                scanned.push(match znode {
+                    Some(znode) => Some(Scanned {
+                        znode,
+                        children: self.children(path).await?.unwrap_or_default(),
+                    }),
+                    None => None,
+                });
+            }
+            Ok(scanned)
+        }
+    }
 
     /// Applies a transaction; answers with what each operation left behind.
     ///

@@ -12,6 +12,7 @@ use pvc_common::clock::{Clock, HostClock};
 use pvc_common::store::{SessionState, Store};
 
 pub mod locks;
+pub mod mirror;
 pub mod schema;
 pub mod typed;
 pub mod watches;
@@ -112,6 +113,12 @@ macro_rules! contract {
             locks::a_release_without_connection_happens_later,
             watches::a_watch_sees_changes_below_its_path,
             watches::a_watch_outlives_connections_and_sessions,
+            mirror::a_mirror_shows_what_is_there_and_what_changes,
+            mirror::a_mirror_misses_nothing_of_concurrent_writers,
+            mirror::a_mirror_catches_up_after_lost_connections_and_sessions,
+            mirror::a_mirror_without_connection_grows_old_and_young_again,
+            mirror::a_commit_returns_when_the_mirror_shows_it,
+            mirror::a_mirror_finds_by_itself_what_no_watch_has_told,
             schema::an_empty_store_is_initialised_once,
             schema::what_is_missing_is_made_good,
             schema::a_newer_and_a_foreign_store_are_refused,

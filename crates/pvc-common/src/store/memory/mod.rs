@@ -9,10 +9,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
-
+use super::hints::{self, HintSender, HintWatch};
 use super::limits::{check_bytes, check_path, check_paths, check_txn};
-use super::{Applied, SessionState, Store, StoreError, Txn, Watch, Znode};
+use super::{Applied, Seen, SessionState, Store, StoreError, Txn, Znode};
 
 mod tree;
 
@@ -63,7 +62,7 @@ struct Client {
     late: Vec<Late>,
     /// The tree that this client's reads see, if its server lags behind.
     lagging: Option<Tree>,
-    watches: Vec<(String, watch::Sender<u64>)>,
+    watches: Vec<(String, HintSender)>,
     withdrawals: Vec<String>,
 }
 
@@ -315,7 +314,7 @@ impl fmt::Debug for MemoryStore {
 }
 
 impl Store for MemoryStore {
-    type Watch = MemoryWatch;
+    type Watch = HintWatch;
 
     fn session(&self) -> SessionState {
         let state = lock(&self.state);
@@ -385,29 +384,14 @@ impl Store for MemoryStore {
         state.withdraw(self.client);
     }
 
-    fn watch_tree(&self, path: &str) -> MemoryWatch {
-        let (sender, receiver) = watch::channel(0);
+    fn watch_tree(&self, path: &str) -> HintWatch {
+        let (sender, watch) = hints::channel(Seen::Anything);
         let mut state = lock(&self.state);
         if let Some(client) = state.clients.get_mut(&self.client) {
             client.watches.retain(|(_, watch)| !watch.is_closed());
             client.watches.push((path.to_owned(), sender));
         }
-        MemoryWatch { receiver }
-    }
-}
-
-/// A watch of a [`MemoryStore`].
-#[derive(Debug)]
-pub struct MemoryWatch {
-    receiver: watch::Receiver<u64>,
-}
-
-impl Watch for MemoryWatch {
-    async fn changed(&mut self) {
-        if self.receiver.changed().await.is_err() {
-            // The server is gone: nothing below the path will ever change.
-            std::future::pending::<()>().await;
-        }
+        watch
     }
 }
 
@@ -544,7 +528,7 @@ impl State {
         for client in self.clients.values().filter(|client| client.link == Link::Up) {
             for (watched, watch) in &client.watches {
                 if covers(watched, path) {
-                    watch.send_modify(|count| *count += 1);
+                    watch.path(path);
                 }
             }
         }
@@ -568,7 +552,7 @@ impl State {
         }
         if let Some(client) = self.clients.get(&number) {
             for (_, watch) in &client.watches {
-                watch.send_modify(|count| *count += 1);
+                watch.anything();
             }
         }
         self.withdraw(number);

@@ -15,8 +15,9 @@ use pvc_core::time::BootTime;
 use tokio::sync::watch;
 use zookeeper_client as zk;
 
+use super::hints::HintWatch;
 use super::limits::{check_bytes, check_path, check_paths, check_txn, parent};
-use super::{Applied, Op, SessionState, Store, StoreError, Txn, Znode, ZnodeVersion, Zxid};
+use super::{Applied, Op, Scanned, SessionState, Store, StoreError, Txn, Znode, ZnodeVersion, Zxid};
 use crate::clock::{Clock, HostClock};
 
 mod outcome;
@@ -24,7 +25,6 @@ mod session;
 mod tree_watch;
 
 use session::{Current, supervise};
-pub use tree_watch::ZooKeeperWatch;
 
 /// How long a read waits before it is tried again on a connection that has just failed.
 const READ_AGAIN: Duration = Duration::from_millis(20);
@@ -185,7 +185,7 @@ impl fmt::Debug for ZooKeeperStore {
 }
 
 impl Store for ZooKeeperStore {
-    type Watch = ZooKeeperWatch;
+    type Watch = HintWatch;
 
     fn session(&self) -> SessionState {
         self.current.borrow().state()
@@ -223,6 +223,39 @@ impl Store for ZooKeeperStore {
             }
             Err(zk::Error::NoNode) => Ok(None),
             Err(error) => Err(error),
+        })
+        .await
+    }
+
+    async fn scan(&self, paths: &[String]) -> Result<Vec<Option<Scanned>>, StoreError> {
+        check_paths(paths)?;
+        self.reading(async |client| {
+            let mut reader = client.new_multi_reader();
+            for path in paths {
+                reader.add_get_data(path)?;
+            }
+            let mut scanned = Vec::with_capacity(paths.len());
+            let mut parents = Vec::new();
+            for (path, result) in paths.iter().zip(reader.commit().await?) {
+                if counts_children(&result) {
+                    parents.push((scanned.len(), path));
+                }
+                scanned.push(read_result(result)?.map(|znode| Scanned {
+                    znode,
+                    children: Vec::new(),
+                }));
+            }
+            // Most znodes have no children and need not be asked for them.
+            let mut reader = client.new_multi_reader();
+            for (_, path) in &parents {
+                reader.add_get_children(path)?;
+            }
+            for ((index, _), result) in parents.iter().zip(reader.commit().await?) {
+                if let Some(Some(scanned)) = scanned.get_mut(*index) {
+                    scanned.children = children_result(result)?;
+                }
+            }
+            Ok(scanned)
         })
         .await
     }
@@ -268,8 +301,8 @@ impl Store for ZooKeeperStore {
         tokio::spawn(async move { store.keep_withdrawing(&prefix, session, deadline).await });
     }
 
-    fn watch_tree(&self, path: &str) -> ZooKeeperWatch {
-        ZooKeeperWatch::start(self.current.clone(), path, self.options.call_deadline)
+    fn watch_tree(&self, path: &str) -> HintWatch {
+        tree_watch::start(self.current.clone(), path, self.options.call_deadline)
     }
 }
 
@@ -337,6 +370,28 @@ fn read_result(result: zk::MultiReadResult) -> Result<Option<Znode>, zk::Error> 
         // The library may add results; we ask for data alone.
         other => Err(zk::Error::UnexpectedError(format!(
             "asked for data, got {other:?}"
+        ))),
+    }
+}
+
+fn counts_children(result: &zk::MultiReadResult) -> bool {
+    matches!(result, zk::MultiReadResult::Data { stat, .. } if stat.num_children > 0)
+}
+
+/// The names of a znode's children, sorted; none if it is gone meanwhile.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's results may grow")]
+fn children_result(result: zk::MultiReadResult) -> Result<Vec<String>, zk::Error> {
+    match result {
+        zk::MultiReadResult::Children { mut children } => {
+            children.sort();
+            Ok(children)
+        }
+        zk::MultiReadResult::Error {
+            err: zk::Error::NoNode,
+        } => Ok(Vec::new()),
+        zk::MultiReadResult::Error { err } => Err(err),
+        other => Err(zk::Error::UnexpectedError(format!(
+            "asked for children, got {other:?}"
         ))),
     }
 }

@@ -7,49 +7,28 @@ use zookeeper_client as zk;
 
 use super::session::{Current, connected};
 use crate::clock::{Clock, HostClock};
-use crate::store::Watch;
+use crate::store::Seen;
+use crate::store::hints::{self, HintSender, HintWatch};
 
 /// Pause before a watch that could not be set is tried again.
 const SET_AGAIN: Duration = Duration::from_millis(200);
 
-/// A watch of a [`ZooKeeperStore`](super::ZooKeeperStore).
-#[derive(Debug)]
-pub struct ZooKeeperWatch {
-    hints: watch::Receiver<u64>,
-}
-
-impl ZooKeeperWatch {
-    pub(super) fn start(current: watch::Receiver<Current>, path: &str, deadline: Duration) -> ZooKeeperWatch {
-        let (sender, hints) = watch::channel(0);
-        let path = path.to_owned();
-        tokio::spawn(async move {
-            tokio::select! {
-                () = follow(current, &path, deadline, &sender) => {}
-                () = sender.closed() => {}
-            }
-        });
-        ZooKeeperWatch { hints }
-    }
-}
-
-impl Watch for ZooKeeperWatch {
-    async fn changed(&mut self) {
-        if self.hints.changed().await.is_err() {
-            // The runtime is shutting down.
-            std::future::pending::<()>().await;
+/// Watches `path` for as long as somebody looks.
+pub(super) fn start(current: watch::Receiver<Current>, path: &str, deadline: Duration) -> HintWatch {
+    let (sender, watch) = hints::channel(Seen::default());
+    let path = path.to_owned();
+    tokio::spawn(async move {
+        tokio::select! {
+            () = follow(current, &path, deadline, &sender) => {}
+            () = sender.closed() => {}
         }
-    }
+    });
+    watch
 }
 
 /// Sets the watch in one session after another, and anew after each reconnection: the library (0.11.2) forgets to set
-/// persistent watches again, and without them every change would be noticed by a timer only. Events are counted, not
-/// kept, so a slow reader costs nothing.
-async fn follow(
-    current: watch::Receiver<Current>,
-    path: &str,
-    deadline: Duration,
-    hints: &watch::Sender<u64>,
-) {
+/// persistent watches again, and without them every change would be noticed by a timer only.
+async fn follow(current: watch::Receiver<Current>, path: &str, deadline: Duration, hints: &HintSender) {
     // Kept until the next one is set: dropping the last one of a path takes the watch from the server.
     let mut before = None;
     loop {
@@ -59,7 +38,7 @@ async fn follow(
             Some(Ok(mut watcher)) => {
                 drop(before.take());
                 // What happened before it was set went unseen.
-                hint(hints);
+                hints.anything();
                 if until_lost(&mut watcher, hints).await == Lost::WithConnection {
                     before = Some(watcher);
                 }
@@ -82,10 +61,14 @@ enum Lost {
     WithConnection,
 }
 
-async fn until_lost(watcher: &mut zk::PersistentWatcher, hints: &watch::Sender<u64>) -> Lost {
+async fn until_lost(watcher: &mut zk::PersistentWatcher, hints: &HintSender) -> Lost {
     loop {
         let event = watcher.changed().await;
-        hint(hints);
+        if event.event_type == zk::EventType::Session {
+            hints.anything();
+        } else {
+            hints.path(&event.path);
+        }
         // The library panics when a watcher is asked again after the session's last event.
         if is_last(&event) {
             return Lost::WithSession;
@@ -100,8 +83,4 @@ async fn until_lost(watcher: &mut zk::PersistentWatcher, hints: &watch::Sender<u
 
 fn is_last(event: &zk::WatchedEvent) -> bool {
     event.event_type == zk::EventType::Session && event.session_state.is_terminated()
-}
-
-fn hint(hints: &watch::Sender<u64>) {
-    hints.send_modify(|count| *count += 1);
 }
