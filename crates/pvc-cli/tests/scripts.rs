@@ -19,7 +19,7 @@ fn a_watched_list_is_written_again_when_it_changes() {
     let cluster = Cluster::start();
     let home = tempfile::tempdir().unwrap();
     let mut watching = program(home.path())
-        .env("PVC_URL", &cluster.url)
+        .env("PVC_URL", cluster.url())
         .env("PVC_API_KEY", TOKEN)
         .args(["-q", "node", "list", "-ds", "run", "-f", "raw", "--watch"])
         .stdout(Stdio::piped())
@@ -61,7 +61,7 @@ fn a_reader_that_goes_away_ends_the_program_quietly() {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let output = program(home.path())
-        .env("PVC_URL", &cluster.url)
+        .env("PVC_URL", cluster.url())
         .env("PVC_API_KEY", TOKEN)
         .args(["-q", "node", "list"])
         .stdout(Stdio::from(writer))

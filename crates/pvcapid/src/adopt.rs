@@ -2,15 +2,17 @@
 
 use pvc_api::status::{Adoption, NodeHold};
 use pvc_common::keys;
+use pvc_common::mirror::View;
 use pvc_common::store::{Store, StoreError, Txn};
 use pvc_core::hold::{AdoptOrder, HoldPhase, HoldRecord};
-use pvc_core::ids::NodeName;
+use pvc_core::ids::{NodeName, VmId};
 
 use crate::access::Caller;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::node;
-use crate::snapshot::{Snapshot, Wanted};
+use crate::snapshot::{Reading, Snapshot, Wanted, children_of};
+use crate::vm::record;
 
 /// How often a transaction is tried again after somebody else was faster.
 const RETRIES: usize = 8;
@@ -62,14 +64,18 @@ struct Seen {
     order: Option<pvc_common::store::Versioned<Option<AdoptOrder>>>,
 }
 
-async fn read<S: Store>(store: &S) -> Result<Seen, ApiError> {
-    let names = node::names(store).await?;
+/// What an order depends on, as the store has it now.
+async fn read_store<S: Store>(store: &S) -> Result<Seen, ApiError> {
+    let names = children_of(store, &keys::nodes()).await?;
     let mut wanted = Wanted::default();
     wanted.key(&keys::config().adopt());
     for name in &names {
         wanted.key(&keys::node(name).hold());
     }
-    let seen = Snapshot::read(store, wanted).await?;
+    read(&Snapshot::read(store, wanted).await?, names)
+}
+
+fn read(seen: &impl Reading, names: Vec<NodeName>) -> Result<Seen, ApiError> {
     Ok(Seen {
         order: seen.get(&keys::config().adopt())?,
         records: names
@@ -83,19 +89,10 @@ async fn read<S: Store>(store: &S) -> Result<Seen, ApiError> {
 }
 
 /// Which nodes hold still, and how far the last order has come.
-pub(crate) async fn show<S: Store>(store: &S) -> Result<Adoption, ApiError> {
-    let seen = read(store).await?;
-    let names = crate::vm::record::names(store).await?;
-    let named = |ids: &[pvc_core::ids::VmId]| -> Vec<String> {
-        ids.iter()
-            .map(|id| {
-                names
-                    .iter()
-                    .find_map(|(found, name)| (found == id).then(|| name.clone()).flatten())
-                    .unwrap_or_else(|| id.to_string())
-            })
-            .collect()
-    };
+pub(crate) fn show(view: &View) -> Result<Adoption, ApiError> {
+    let seen = read(view, node::names(view))?;
+    let named =
+        |ids: &[VmId]| -> Vec<String> { ids.iter().map(|id| record::shown_name(view, *id)).collect() };
     let order = seen.order.and_then(|order| order.value);
     Ok(Adoption {
         ordered_by: order.as_ref().map(|order| order.by.clone()).unwrap_or_default(),
@@ -139,7 +136,7 @@ pub(crate) async fn order<S: Store>(
 ) -> Result<String, ApiError> {
     let key = keys::config().adopt();
     for _ in 0..RETRIES {
-        let seen = read(&app.store).await?;
+        let seen = read_store(&app.store).await?;
         for name in &without {
             let Some((_, record)) = seen.records.iter().find(|(known, _)| known == name) else {
                 return Err(ApiError::invalid("without", format!("there is no node {name}")));

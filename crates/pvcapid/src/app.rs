@@ -1,17 +1,17 @@
 //! What every handler is given.
 
-use std::collections::HashMap;
 use std::future::Future;
-use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use pvc_common::clock::{Clock, HostClock};
+use pvc_common::mirror::{Mirror, Mirrored, Scope, View};
 use pvc_common::store::Store;
-use pvc_core::ids::{NodeName, VmId};
+use pvc_core::ids::NodeName;
 use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 
 use crate::access::{Access, Audited, AuthPolicy};
 use crate::error::ApiError;
+use crate::names::NameIndex;
 use pvc_api::message::ErrorCode;
 
 /// How long a request that waits for nothing may take in all: a client is told within 2 s that the store has no
@@ -36,6 +36,8 @@ pub struct Settings {
     pub auth: AuthPolicy,
     /// How long requests wait for guests.
     pub waits: Waits,
+    /// How old what is shown may be. What has changed shows within milliseconds; the age grows when the store is silent.
+    pub max_age: Duration,
     /// The node that the daemon runs on: by its clock is what the daemon records.
     pub node: NodeName,
     /// Whether the API speaks HTTPS, so that cookies must not go over plain HTTP.
@@ -66,58 +68,49 @@ impl Waits {
 
 /// What every handler is given.
 #[derive(Debug)]
-pub struct App<S> {
-    /// The coordination store; what a request changes in it is noted in the audit log.
-    pub store: Audited<S>,
+pub struct App<S: Store> {
+    /// The coordination store. Reads go there, for what a write depends on. What a request changes is noted in the audit log,
+    /// and a write returns when the mirror shows it.
+    pub store: Audited<Mirrored<S, HostClock>>,
     /// Time.
     pub clock: HostClock,
     /// What the configuration says.
     pub settings: Settings,
-    pub(crate) names: NameHints,
+    pub(crate) names: NameIndex,
+    mirror: Mirror,
     pub(crate) access: Access,
     waiters: Semaphore,
     definitions: tokio::sync::Mutex<()>,
 }
 
-/// Which guest had which name when it was last looked up. Only a hint: whoever uses it reads that guest's name and
-/// falls back on all names, so a stale one costs a read and never finds the wrong guest.
-#[derive(Debug, Default)]
-pub(crate) struct NameHints(Mutex<HashMap<String, VmId>>);
-
-/// Hints that are kept: more than a cluster has guests. Beyond that all are dropped.
-const HINTS: usize = 20_000;
-
-impl NameHints {
-    pub(crate) fn get(&self, name: &str) -> Option<VmId> {
-        self.lock().get(name).copied()
-    }
-
-    pub(crate) fn note(&self, name: &str, id: VmId) {
-        let mut hints = self.lock();
-        if hints.len() >= HINTS {
-            hints.clear();
-        }
-        hints.insert(name.to_owned(), id);
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, VmId>> {
-        // Nothing is ever half done under this lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
 impl<S: Store> App<S> {
-    /// The application over that store.
+    /// The application over that store, which is mirrored from now on. Must be called within a tokio runtime.
     pub fn new(store: S, settings: Settings) -> App<S> {
+        let clock = HostClock;
+        let mirror = Mirror::start(store.clone(), clock, Scope::API);
         App {
-            store: Audited::new(store),
-            clock: HostClock,
+            store: Audited::new(Mirrored::new(store, mirror.clone(), clock)),
+            clock,
             settings,
-            names: NameHints::default(),
+            mirror,
+            names: NameIndex::default(),
             access: Access::new(),
             definitions: tokio::sync::Mutex::new(()),
             waiters: Semaphore::new(WAITERS),
         }
+    }
+
+    /// The copy of the store that is shown from.
+    pub fn mirror(&self) -> &Mirror {
+        &self.mirror
+    }
+
+    /// What is shown: the store as it was a moment ago. Reading from it asks nobody.
+    ///
+    /// # Errors
+    /// 503 when the store has been silent for longer than [`Settings::max_age`].
+    pub fn view(&self) -> Result<View, ApiError> {
+        Ok(self.mirror.current(self.clock.now(), self.settings.max_age)?)
     }
 
     /// Now, in seconds since 1970, for what is written for people.

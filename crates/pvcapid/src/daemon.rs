@@ -74,6 +74,7 @@ pub fn settings(config: &Config) -> Settings {
             ),
         },
         waits: Waits::for_shutdown_timeout(config.timers.vm_shutdown_timeout),
+        max_age: config.api.max_age,
         node: config.node.clone(),
         tls: config.api.tls.is_some(),
     }

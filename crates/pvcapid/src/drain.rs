@@ -19,7 +19,7 @@ use pvc_core::states::{DaemonState, DomainState};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::node;
-use crate::snapshot::{Snapshot, Wanted};
+use crate::snapshot::{Reading, Snapshot, Wanted};
 use crate::vm::state::Reply;
 
 /// How often a transaction is tried again after somebody else was faster.
@@ -211,18 +211,26 @@ async fn until_done<S: Store>(app: &App<S>, name: &NodeName, order: Order) -> Re
 }
 
 /// A node's domain state, and its report on the order under way or the last one.
-pub(crate) async fn read_progress<S: Store>(
+pub(crate) fn progress(
+    seen: &impl Reading,
+    name: &NodeName,
+) -> Result<(DomainState, Option<DrainReport>), ApiError> {
+    let keys = keys::node(name);
+    let state = seen
+        .get(&keys.domain_state())?
+        .ok_or_else(|| node::unknown(name.as_str()))?;
+    Ok((state.value, seen.shown(&keys.drain(), None)))
+}
+
+/// As [`progress`], as the store has it now.
+async fn read_progress<S: Store>(
     store: &S,
     name: &NodeName,
 ) -> Result<(DomainState, Option<DrainReport>), ApiError> {
     let keys = keys::node(name);
     let mut wanted = Wanted::default();
     wanted.key(&keys.domain_state()).key(&keys.drain());
-    let seen = Snapshot::read(store, wanted).await?;
-    let state = seen
-        .get(&keys.domain_state())?
-        .ok_or_else(|| node::unknown(name.as_str()))?;
-    Ok((state.value, seen.shown(&keys.drain(), None)))
+    progress(&Snapshot::read(store, wanted).await?, name)
 }
 
 fn tally(report: &DrainReport) -> String {

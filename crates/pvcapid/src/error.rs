@@ -5,6 +5,7 @@ use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpResponse, ResponseError};
 use pvc_api::PREFIX;
 use pvc_api::message::{ErrorCode, ErrorReply};
+use pvc_common::mirror::Stale;
 use pvc_common::store::{ReadError, StoreError};
 
 use crate::access::audit;
@@ -155,6 +156,13 @@ impl From<StoreError> for ApiError {
             ),
             StoreError::Refused { .. } => ApiError::new(ErrorCode::Internal, error.to_string()),
         }
+    }
+}
+
+impl From<Stale> for ApiError {
+    fn from(error: Stale) -> ApiError {
+        tracing::debug!(%error, "what is known is too old to be shown");
+        ApiError::store_silent()
     }
 }
 

@@ -5,12 +5,12 @@ use std::str::FromStr;
 
 use pvc_api::fault::Fault;
 use pvc_common::faults::{self, Acknowledged, FaultError};
-use pvc_common::keys::{self, FaultKeys};
+use pvc_common::keys;
+use pvc_common::mirror::View;
 use pvc_common::store::Store;
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::snapshot::{Snapshot, Wanted, children_of};
 
 /// By what a list is ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -60,15 +60,16 @@ impl SortKey {
 }
 
 /// All faults.
-pub(crate) async fn list<S: Store>(store: &S, sort_key: SortKey) -> Result<Vec<Fault>, ApiError> {
-    let mut faults = read(store, children_of(store, &keys::faults()).await?).await?;
+pub(crate) fn list(view: &View, sort_key: SortKey) -> Vec<Fault> {
+    let ids: Vec<String> = view.children(&keys::faults());
+    let mut faults: Vec<Fault> = ids.into_iter().filter_map(|id| read(view, id)).collect();
     faults.sort_by(|a, b| sort_key.compare(a, b));
-    Ok(faults)
+    faults
 }
 
 /// That fault, or none.
-pub(crate) async fn one<S: Store>(store: &S, id: &str) -> Result<Option<Fault>, ApiError> {
-    Ok(read(store, vec![checked(id)?.to_owned()]).await?.pop())
+pub(crate) fn one(view: &View, id: &str) -> Result<Option<Fault>, ApiError> {
+    Ok(read(view, checked(id)?.to_owned()))
 }
 
 /// An id that can not leave its place in the store.
@@ -83,42 +84,18 @@ fn unknown(id: &str) -> ApiError {
     ApiError::not_found(format!("There is no fault {id:?}"))
 }
 
-async fn read<S: Store>(store: &S, ids: Vec<String>) -> Result<Vec<Fault>, ApiError> {
-    let mut wanted = Wanted::default();
-    for id in &ids {
-        want(&mut wanted, &keys::fault(id));
-    }
-    let seen = Snapshot::read(store, wanted).await?;
-    Ok(ids
-        .into_iter()
-        // One that was cleared since it was listed is none.
-        .filter(|id| matches!(seen.get(&keys::fault(id).root()), Ok(Some(_))))
-        .map(|id| shown(&seen, id))
-        .collect())
-}
-
-fn want(wanted: &mut Wanted, keys: &FaultKeys) {
-    wanted
-        .key(&keys.root())
-        .key(&keys.last_time())
-        .key(&keys.first_time())
-        .key(&keys.ack_time())
-        .key(&keys.status())
-        .key(&keys.delta())
-        .key(&keys.message());
-}
-
-fn shown(seen: &Snapshot, id: String) -> Fault {
+fn read(view: &View, id: String) -> Option<Fault> {
     let keys = keys::fault(&id);
-    Fault {
-        last_reported: seen.shown(&keys.last_time(), String::new()),
-        first_reported: seen.shown(&keys.first_time(), String::new()),
-        acknowledged_at: seen.shown(&keys.ack_time(), String::new()),
-        status: seen.shown(&keys.status(), String::new()),
-        health_delta: seen.shown(&keys.delta(), 0),
-        message: seen.shown(&keys.message(), String::new()),
+    view.znode(keys.path())?;
+    Some(Fault {
+        last_reported: view.shown(&keys.last_time(), String::new()),
+        first_reported: view.shown(&keys.first_time(), String::new()),
+        acknowledged_at: view.shown(&keys.ack_time(), String::new()),
+        status: view.shown(&keys.status(), String::new()),
+        health_delta: view.shown(&keys.delta(), 0),
+        message: view.shown(&keys.message(), String::new()),
         id,
-    }
+    })
 }
 
 /// Acknowledges a fault: it lowers the health no more. Answers in words.
@@ -139,7 +116,7 @@ pub(crate) async fn acknowledge<S: Store>(app: &App<S>, id: &str) -> Result<Stri
 
 /// Deletes a fault. It comes back if it still lasts. Answers in words.
 pub(crate) async fn delete<S: Store>(app: &App<S>, id: &str) -> Result<String, ApiError> {
-    if one(&app.store, id).await?.is_none() {
+    if one(&app.view()?, id)?.is_none() {
         return Err(unknown(id));
     }
     faults::clear(&app.store, id).await.map_err(failed)?;
@@ -150,7 +127,7 @@ pub(crate) async fn delete<S: Store>(app: &App<S>, id: &str) -> Result<String, A
 /// Acknowledges all. Answers in words.
 pub(crate) async fn acknowledge_all<S: Store>(app: &App<S>) -> Result<String, ApiError> {
     let mut count = 0;
-    for fault in list(&app.store, SortKey::default()).await? {
+    for fault in list(&app.view()?, SortKey::default()) {
         if fault.is_acknowledged() {
             continue;
         }
@@ -170,7 +147,7 @@ pub(crate) async fn acknowledge_all<S: Store>(app: &App<S>) -> Result<String, Ap
 
 /// Deletes all. Answers in words.
 pub(crate) async fn delete_all<S: Store>(app: &App<S>) -> Result<String, ApiError> {
-    let faults = list(&app.store, SortKey::default()).await?;
+    let faults = list(&app.view()?, SortKey::default());
     for fault in &faults {
         faults::clear(&app.store, &fault.id).await.map_err(failed)?;
     }

@@ -22,6 +22,7 @@ mod extract;
 mod fault;
 mod fence;
 mod filter;
+mod names;
 mod node;
 mod openapi;
 mod request;

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use pvc_api::node::{Health, HealthDetail, InterfaceStats, Node, NodeMemory, NodeVcpu, Upstream};
 use pvc_common::keys::values::{Json, Load, OrNone, RunningDomains, SpaceList};
 use pvc_common::keys::{self, NodeKeys};
-use pvc_common::store::{Store, StoreError, StoreExt, Txn};
+use pvc_common::mirror::View;
+use pvc_common::store::{Store, StoreError, Txn};
 use pvc_core::ids::{NodeName, VmId};
 use pvc_core::records::PrimaryRecord;
 use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState};
@@ -13,7 +14,7 @@ use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::filter::NameFilter;
-use crate::snapshot::{Snapshot, Wanted, children_of};
+use crate::snapshot::{Reading, Snapshot, Wanted};
 use crate::{adopt, drain, fence};
 
 /// How often a transaction is tried again after somebody else was faster.
@@ -49,130 +50,67 @@ pub(crate) fn unknown(name: &str) -> ApiError {
     ApiError::not_found(format!("There is no node {name:?} in this cluster"))
 }
 
-/// All nodes that fit.
-pub(crate) async fn list<S: Store>(store: &S, filter: &NodeFilter) -> Result<Vec<Node>, ApiError> {
-    let names = names(store)
-        .await?
-        .into_iter()
-        .filter(|name| {
-            filter
-                .name
-                .as_ref()
-                .is_none_or(|limit| limit.matches(name.as_str()))
-        })
-        .collect();
-    let mut nodes = read(store, names).await?;
-    nodes.retain(|node| filter.fits(node));
+/// All nodes that fit, sorted by name.
+pub(crate) fn list(view: &View, filter: &NodeFilter) -> Result<Vec<Node>, ApiError> {
+    let mut nodes = Vec::new();
+    for name in names(view) {
+        let named = |limit: &NameFilter| limit.matches(name.as_str());
+        if filter.name.as_ref().is_none_or(named)
+            && let Some(node) = read(view, &name)?
+            && filter.fits(&node)
+        {
+            nodes.push(node);
+        }
+    }
     Ok(nodes)
 }
 
 /// One node.
-pub(crate) async fn one<S: Store>(store: &S, name: &NodeName) -> Result<Node, ApiError> {
-    read(store, vec![name.clone()])
-        .await?
-        .pop()
-        .ok_or_else(|| unknown(name.as_str()))
+pub(crate) fn one(view: &View, name: &NodeName) -> Result<Node, ApiError> {
+    read(view, name)?.ok_or_else(|| unknown(name.as_str()))
 }
 
 /// The names of all nodes, sorted.
-pub(crate) async fn names<S: Store>(store: &S) -> Result<Vec<NodeName>, ApiError> {
-    Ok(children_of(store, &keys::nodes()).await?)
+pub(crate) fn names(view: &View) -> Vec<NodeName> {
+    view.children(&keys::nodes())
 }
 
 /// How a node's agent is.
-pub(crate) async fn daemon_state<S: Store>(store: &S, name: &NodeName) -> Result<DaemonState, ApiError> {
-    let found = store.get(&keys::node(name).daemon_state()).await?;
+pub(crate) fn daemon_state(view: &View, name: &NodeName) -> Result<DaemonState, ApiError> {
+    let found = view.get(&keys::node(name).daemon_state())?;
     found
         .map(|found| found.value)
         .ok_or_else(|| unknown(name.as_str()))
 }
 
 /// A node's part in the primary role.
-pub(crate) async fn coordinator_state<S: Store>(
-    store: &S,
-    name: &NodeName,
-) -> Result<CoordinatorState, ApiError> {
-    let found = store.get(&keys::node(name).coordinator_state()).await?;
+pub(crate) fn coordinator_state(view: &View, name: &NodeName) -> Result<CoordinatorState, ApiError> {
+    let found = view.get(&keys::node(name).coordinator_state())?;
     found
         .map(|found| found.value)
         .ok_or_else(|| unknown(name.as_str()))
 }
 
-fn want_node(wanted: &mut Wanted, keys: &NodeKeys) {
-    wanted
-        .key(&keys.daemon_state())
-        .key(&keys.coordinator_state())
-        .key(&keys.domain_state())
-        .key(&keys.pvc_version())
-        .key(&keys.static_data())
-        .key(&keys.monitoring_health())
-        .key(&keys.monitoring_plugins())
-        .key(&keys.cpu_load())
-        .key(&keys.domains_count())
-        .key(&keys.running_domains())
-        .key(&keys.vcpu_allocated())
-        .key(&keys.memory_total_mib())
-        .key(&keys.memory_allocated_mib())
-        .key(&keys.memory_provisioned_mib())
-        .key(&keys.memory_used_mib())
-        .key(&keys.memory_free_mib())
-        .key(&keys.network_stats())
-        .key(&keys.bmc())
-        .key(&keys.upstream())
-        .key(&keys.drain())
-        .key(&keys.hold());
+/// A node as it is shown; `None` if there is no such node.
+fn read(view: &View, name: &NodeName) -> Result<Option<Node>, ApiError> {
+    // What decides is read strictly; a node that is just being removed has nothing of it.
+    match view.get(&keys::node(name).daemon_state())? {
+        Some(_) => assemble(name, view).map(Some),
+        None => Ok(None),
+    }
 }
 
-/// Reads nodes in two rounds: their own keys, then what those point at. A name without a node is left out.
-async fn read<S: Store>(store: &S, names: Vec<NodeName>) -> Result<Vec<Node>, ApiError> {
-    let mut wanted = Wanted::default();
-    for name in &names {
-        want_node(&mut wanted, &keys::node(name));
-        wanted.key(&keys::fence(name));
-    }
-    let first = Snapshot::read(store, wanted).await?;
-
-    let mut wanted = Wanted::default();
-    for name in &names {
-        let keys = keys::node(name);
-        for id in first.shown(&keys.running_domains(), RunningDomains(Vec::new())).0 {
-            wanted.key(&keys::domain(id).name());
-        }
-        for plugin in plugins(&first, &keys) {
-            let keys = keys::monitoring_plugin(name, &plugin);
-            wanted
-                .key(&keys.last_run())
-                .key(&keys.health_delta())
-                .key(&keys.message())
-                .key(&keys.data());
-        }
-    }
-    let second = Snapshot::read(store, wanted).await?;
-
-    let mut nodes = Vec::with_capacity(names.len());
-    for name in &names {
-        // What decides is read strictly; a node that is just being removed has nothing of it.
-        let keys = keys::node(name);
-        if first.get(&keys.daemon_state())?.is_some() {
-            nodes.push(assemble(name, &first, &second)?);
-        }
-    }
-    Ok(nodes)
+fn plugins(view: &View, keys: &NodeKeys) -> Vec<String> {
+    view.shown(&keys.monitoring_plugins(), SpaceList(Vec::new())).0
 }
 
-fn plugins(snapshot: &Snapshot, keys: &NodeKeys) -> Vec<String> {
-    snapshot
-        .shown(&keys.monitoring_plugins(), SpaceList(Vec::new()))
-        .0
-}
-
-fn assemble(name: &NodeName, first: &Snapshot, second: &Snapshot) -> Result<Node, ApiError> {
+fn assemble(name: &NodeName, view: &View) -> Result<Node, ApiError> {
     let keys = keys::node(name);
-    let made_of = first.shown(&keys.static_data(), None);
-    let running = first.shown(&keys.running_domains(), RunningDomains(Vec::new())).0;
-    let health_plugins = plugins(first, &keys);
+    let made_of = view.shown(&keys.static_data(), None);
+    let running = view.shown(&keys.running_domains(), RunningDomains(Vec::new())).0;
+    let health_plugins = plugins(view, &keys);
     // A fence that can not be read is shown as such: it must not look like none.
-    let (phase, fence_open) = match first.get(&keys::fence(name)) {
+    let (phase, fence_open) = match view.get(&keys::fence(name)) {
         Ok(None) => ("none", false),
         Ok(Some(found)) => found
             .value
@@ -181,39 +119,39 @@ fn assemble(name: &NodeName, first: &Snapshot, second: &Snapshot) -> Result<Node
     };
     Ok(Node {
         name: name.to_string(),
-        daemon_state: first.require(&keys.daemon_state())?.value,
-        coordinator_state: first.require(&keys.coordinator_state())?.value,
-        domain_state: first.require(&keys.domain_state())?.value,
-        pvc_version: first
+        daemon_state: view.require(&keys.daemon_state())?.value,
+        coordinator_state: view.require(&keys.coordinator_state())?.value,
+        domain_state: view.require(&keys.domain_state())?.value,
+        pvc_version: view
             .get(&keys.pvc_version())
             .ok()
             .flatten()
             .map(|release| release.value.to_string())
             .unwrap_or_default(),
-        health: match first.shown(&keys.monitoring_health(), OrNone(None)).0 {
+        health: match view.shown(&keys.monitoring_health(), OrNone(None)).0 {
             Some(percent) => Health::Percent(u8::try_from(percent.min(100)).unwrap_or(100)),
             None => Health::unknown(),
         },
         health_details: health_plugins
             .iter()
-            .map(|plugin| health_detail(name, plugin, second))
+            .map(|plugin| health_detail(name, plugin, view))
             .collect(),
         health_plugins,
-        load: first.shown(&keys.cpu_load(), Load(0.0)).0,
-        domains_count: first.shown(&keys.domains_count(), 0),
-        running_domains: running_names(&running, second),
+        load: view.shown(&keys.cpu_load(), Load(0.0)).0,
+        domains_count: view.shown(&keys.domains_count(), 0),
+        running_domains: running_names(&running, view),
         vcpu: NodeVcpu {
             total: made_of.as_ref().map_or(0, |made_of| made_of.cpus),
-            allocated: u32::try_from(first.shown(&keys.vcpu_allocated(), 0)).unwrap_or(u32::MAX),
+            allocated: u32::try_from(view.shown(&keys.vcpu_allocated(), 0)).unwrap_or(u32::MAX),
         },
         memory: NodeMemory {
-            total: first.shown(&keys.memory_total_mib(), 0),
-            allocated: first.shown(&keys.memory_allocated_mib(), 0),
-            provisioned: first.shown(&keys.memory_provisioned_mib(), 0),
-            used: first.shown(&keys.memory_used_mib(), 0),
-            free: first.shown(&keys.memory_free_mib(), 0),
+            total: view.shown(&keys.memory_total_mib(), 0),
+            allocated: view.shown(&keys.memory_allocated_mib(), 0),
+            provisioned: view.shown(&keys.memory_provisioned_mib(), 0),
+            used: view.shown(&keys.memory_used_mib(), 0),
+            free: view.shown(&keys.memory_free_mib(), 0),
         },
-        interfaces: first
+        interfaces: view
             .shown(&keys.network_stats(), None)
             .map(|Json(stats)| interfaces(&stats))
             .unwrap_or_default(),
@@ -229,13 +167,13 @@ fn assemble(name: &NodeName, first: &Snapshot, second: &Snapshot) -> Result<Node
         arch: made_of.map(|made_of| made_of.arch).unwrap_or_default(),
         fence: phase.to_owned(),
         fence_open,
-        bmc: first.shown(&keys.bmc(), None).as_ref().map(fence::bmc),
-        upstream: first.shown(&keys.upstream(), None).map(|reading| Upstream {
+        bmc: view.shown(&keys.bmc(), None).as_ref().map(fence::bmc),
+        upstream: view.shown(&keys.upstream(), None).map(|reading| Upstream {
             up: reading.up,
             reason: reading.reason,
         }),
-        drain: first.shown(&keys.drain(), None).map(drain::shown),
-        hold: first
+        drain: view.shown(&keys.drain(), None).map(drain::shown),
+        hold: view
             .shown(&keys.hold(), None)
             .map(|record| adopt::hold_text(&record))
             .unwrap_or_default(),
@@ -243,27 +181,27 @@ fn assemble(name: &NodeName, first: &Snapshot, second: &Snapshot) -> Result<Node
 }
 
 /// Names of running guests; the UUID where a guest has no name any more.
-fn running_names(running: &[VmId], snapshot: &Snapshot) -> Vec<String> {
+fn running_names(running: &[VmId], view: &View) -> Vec<String> {
     running
         .iter()
-        .map(|id| match snapshot.get(&keys::domain(*id).name()) {
+        .map(|id| match view.get(&keys::domain(*id).name()) {
             Ok(Some(name)) => name.value.to_string(),
             Ok(None) | Err(_) => id.to_string(),
         })
         .collect()
 }
 
-fn health_detail(node: &NodeName, plugin: &str, snapshot: &Snapshot) -> HealthDetail {
+fn health_detail(node: &NodeName, plugin: &str, view: &View) -> HealthDetail {
     let keys = keys::monitoring_plugin(node, plugin);
     HealthDetail {
         name: plugin.to_owned(),
-        last_run: match snapshot.shown(&keys.last_run(), 0) {
+        last_run: match view.shown(&keys.last_run(), 0) {
             0 => None,
             seconds => i64::try_from(seconds).ok(),
         },
-        health_delta: i64::from(snapshot.shown(&keys.health_delta(), 0)),
-        message: snapshot.shown(&keys.message(), String::new()),
-        data: snapshot
+        health_delta: i64::from(view.shown(&keys.health_delta(), 0)),
+        message: view.shown(&keys.message(), String::new()),
+        data: view
             .shown(&keys.data(), None)
             .map_or_else(|| Value::Object(serde_json::Map::new()), |Json(data)| data),
     }
@@ -411,9 +349,8 @@ pub(crate) async fn make_secondary<S: Store>(store: &S, node: &NodeName) -> Resu
 }
 
 /// Which node has or takes the primary role.
-pub(crate) async fn primary<S: Store>(store: &S) -> Result<PrimaryRecord, ApiError> {
-    Ok(store
-        .get(&keys::config().primary_node())
-        .await?
+pub(crate) fn primary(view: &View) -> Result<PrimaryRecord, ApiError> {
+    Ok(view
+        .get(&keys::config().primary_node())?
         .map_or(PrimaryRecord::None, |record| record.value))
 }

@@ -13,6 +13,7 @@ use pvc_api::status::{
 };
 use pvc_common::keys;
 use pvc_common::keys::values::Maintenance;
+use pvc_common::mirror::View;
 use pvc_common::store::{Store, StoreError, StoreExt, Txn};
 use pvc_core::ids::VmId;
 use pvc_core::records::PrimaryRecord;
@@ -22,7 +23,6 @@ use crate::error::ApiError;
 use crate::fault::{self, SortKey};
 use crate::fence;
 use crate::node::{self, NodeFilter};
-use crate::snapshot::{Snapshot, Wanted, children_of};
 
 /// How often a change is tried again after somebody else was faster.
 const RETRIES: usize = 8;
@@ -39,35 +39,22 @@ const UPSTREAM_LOST: u8 = 10;
 const NO_PRIMARY: u8 = 25;
 
 /// Everything that the status shows.
-pub(crate) async fn read<S: Store>(store: &S) -> Result<ClusterStatus, ApiError> {
-    let nodes = node::list(store, &NodeFilter::default()).await?;
-    let ids: Vec<VmId> = children_of(store, &keys::domains()).await?;
-    let faults = fault::list(store, SortKey::default()).await?;
-    let networks = children_of(store, &keys::networks()).await?.len();
-    let osds = children_of(store, &keys::osds()).await?.len();
-    let pools = children_of(store, &keys::pools()).await?.len();
-
-    let mut wanted = Wanted::default();
-    wanted
-        .key(&keys::config().cluster_name())
-        .key(&keys::config().maintenance())
-        .key(&keys::config().primary_node())
-        .key(&keys::config().upstream_ip());
-    for id in &ids {
-        wanted
-            .key(&keys::domain(*id).name())
-            .key(&keys::domain(*id).state());
-    }
-    let seen = Snapshot::read(store, wanted).await?;
+pub(crate) fn read(view: &View) -> Result<ClusterStatus, ApiError> {
+    let nodes = node::list(view, &NodeFilter::default())?;
+    let ids: Vec<VmId> = view.children(&keys::domains());
+    let faults = fault::list(view, SortKey::default());
+    let networks = view.children(&keys::networks()).len();
+    let osds = view.children(&keys::osds()).len();
+    let pools = view.children(&keys::pools()).len();
 
     let mut vms = Vec::with_capacity(ids.len());
     for id in ids {
         let keys = keys::domain(id);
         // A guest that was removed since its name was listed is none.
-        if let Some(state) = seen.get(&keys.state())? {
+        if let Some(state) = view.get(&keys.state())? {
             vms.push(VmBrief {
                 uuid: id.to_string(),
-                name: match seen.get(&keys.name()) {
+                name: match view.get(&keys.name()) {
                     Ok(Some(name)) => name.value.to_string(),
                     Ok(None) | Err(_) => id.to_string(),
                 },
@@ -77,24 +64,24 @@ pub(crate) async fn read<S: Store>(store: &S) -> Result<ClusterStatus, ApiError>
     }
     vms.sort_by(|a, b| a.name.cmp(&b.name));
     let fences = if nodes.iter().any(|node| node.fence_open) {
-        let mut fences = fence::list(store).await?;
+        let mut fences = fence::list(view)?;
         fences.retain(|fence| fence.open);
         fences
     } else {
         Vec::new()
     };
-    let primary = seen
+    let primary = view
         .get(&keys::config().primary_node())?
         .map_or(PrimaryRecord::None, |record| record.value);
 
     Ok(ClusterStatus {
-        cluster_name: seen.shown(&keys::config().cluster_name(), String::new()),
+        cluster_name: view.shown(&keys::config().cluster_name(), String::new()),
         cluster_health: health(&nodes, &vms, &primary, &faults),
         node_health: nodes
             .iter()
             .map(|node| (node.name.clone(), node_health(node)))
             .collect(),
-        maintenance: match seen.shown(&keys::config().maintenance(), Maintenance::Off) {
+        maintenance: match view.shown(&keys::config().maintenance(), Maintenance::Off) {
             Maintenance::On => "true",
             Maintenance::Off => "false",
         }
@@ -105,7 +92,7 @@ pub(crate) async fn read<S: Store>(store: &S) -> Result<ClusterStatus, ApiError>
             .map(|node| node.pvc_version.clone())
             .unwrap_or_else(|| env!("CARGO_PKG_VERSION").to_owned()),
         primary_node: primary.to_string(),
-        upstream_ip: seen.shown(&keys::config().upstream_ip(), String::new()),
+        upstream_ip: view.shown(&keys::config().upstream_ip(), String::new()),
         nodes: count(
             nodes
                 .iter()

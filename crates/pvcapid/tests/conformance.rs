@@ -14,7 +14,7 @@ fn reference() -> Value {
 }
 
 fn get(cluster: &Cluster, path: &str) -> Value {
-    let mut response = ureq::get(format!("{}/api/v1{path}", cluster.url))
+    let mut response = ureq::get(format!("{}/api/v1{path}", cluster.url()))
         .header("X-Api-Key", TOKEN)
         .call()
         .unwrap();
@@ -74,7 +74,7 @@ fn every_field_of_the_reference_is_in_the_replies() {
         + "<interface type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='vmbr100'/></interface>\
            <controller type='scsi' model='virtio-scsi'/>";
     let xml = guest_xml("a", vm_id(1), &devices);
-    let defined = ureq::post(format!("{}/api/v1/vm", cluster.url))
+    let defined = ureq::post(format!("{}/api/v1/vm", cluster.url()))
         .header("X-Api-Key", TOKEN)
         .send_form([("xml", xml.as_str()), ("user_tags", "t"), ("node", "hv1")])
         .unwrap();

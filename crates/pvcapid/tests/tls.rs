@@ -42,7 +42,7 @@ fn with_a_certificate_the_api_speaks_https_and_nothing_else() {
         .tls_config(TlsConfig::builder().disable_verification(true).build())
         .build()
         .new_agent();
-    let url = cluster.url.replace("http://", "https://");
+    let url = cluster.url().replace("http://", "https://");
     let mut response = agent.get(format!("{url}/api/v1/")).call().unwrap();
     assert!(response.body_mut().read_to_string().unwrap().contains("PVC API"));
     // A session's cookie must never go over plain HTTP.
@@ -53,7 +53,7 @@ fn with_a_certificate_the_api_speaks_https_and_nothing_else() {
     let cookie = response.headers().get("Set-Cookie").unwrap().to_str().unwrap();
     assert!(cookie.contains("Secure"), "{cookie}");
     assert!(
-        agent.get(format!("{}/api/v1/", cluster.url)).call().is_err(),
+        agent.get(format!("{}/api/v1/", cluster.url())).call().is_err(),
         "a token must not go over plain HTTP"
     );
 }
@@ -130,7 +130,7 @@ fn shown(cluster: &Cluster) -> CertificateDer<'static> {
         .with_no_client_auth();
     let name = ServerName::try_from("test.invalid").unwrap();
     let mut connection = ClientConnection::new(Arc::new(config), name).unwrap();
-    let mut socket = TcpStream::connect(cluster.url.strip_prefix("http://").unwrap()).unwrap();
+    let mut socket = TcpStream::connect(cluster.url().strip_prefix("http://").unwrap()).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
     while connection.is_handshaking() {
         connection.complete_io(&mut socket).unwrap();

@@ -38,7 +38,7 @@ pub(crate) fn program(home: &Path) -> Command {
 pub(crate) fn pvc(cluster: &Cluster, args: &[&str]) -> Said {
     let home = tempfile::tempdir().unwrap();
     let said: Said = program(home.path())
-        .env("PVC_URL", &cluster.url)
+        .env("PVC_URL", cluster.url())
         .env("PVC_API_KEY", TOKEN)
         .arg("-q")
         .args(args)

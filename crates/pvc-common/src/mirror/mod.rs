@@ -47,11 +47,10 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Everything that the API shows but leases, and texts that may have a hundred kilobytes for each guest or node: these
-    /// are read from the store by whoever wants one.
+    /// Everything that the API shows but leases, who may use it and what they did, and texts that may have a hundred kilobytes
+    /// for each guest or node: these are read from the store by whoever wants one.
     pub const API: Scope = Scope {
         subtrees: &[
-            "/audit",
             "/ceph",
             "/config",
             "/cmd",
@@ -64,7 +63,6 @@ impl Scope {
             "/nodes",
             "/schema",
             "/tasks",
-            "/tokens",
         ],
         left_out: is_long_text,
     };

@@ -173,11 +173,12 @@ mod tests {
         let settings = Settings {
             auth: policy,
             waits: Waits::for_shutdown_timeout(std::time::Duration::from_secs(1)),
+            max_age: std::time::Duration::from_secs(5),
             node: NodeName::new("hv1").unwrap(),
             tls: false,
         };
-        let app = web::Data::new(App::new(MemoryServer::new().client(), settings));
         actix_web::rt::System::new().block_on(async move {
+            let app = web::Data::new(App::new(MemoryServer::new().client(), settings));
             let yes = || web::to(HttpResponse::Ok);
             let service = init_service(
                 ActixApp::new()

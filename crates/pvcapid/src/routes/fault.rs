@@ -64,7 +64,7 @@ pub(crate) async fn list<S: Store>(
     Params(params): Params<ListParams>,
 ) -> Result<impl Responder, ApiError> {
     let sort_key = params.sort_key.unwrap_or_default();
-    Ok(web::Json(app.listing(fault::list(&app.store, sort_key)).await?))
+    Ok(web::Json(fault::list(&app.view()?, sort_key)))
 }
 
 /// Acknowledges all faults: they lower the health no more.
@@ -110,7 +110,7 @@ pub(crate) async fn show<S: Store>(
     app: web::Data<App<S>>,
     id: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
-    let found = app.promptly(fault::one(&app.store, &id)).await?;
+    let found = fault::one(&app.view()?, &id)?;
     Ok(web::Json(Vec::from_iter(found)))
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct Document;
     )
 )]
 pub(crate) async fn list<S: Store>(app: web::Data<App<S>>) -> Result<impl Responder, ApiError> {
-    Ok(web::Json(app.listing(fence::list(&app.store)).await?))
+    Ok(web::Json(fence::list(&app.view()?)?))
 }
 
 /// The fence of one node.
@@ -62,7 +62,7 @@ pub(crate) async fn show<S: Store>(
     name: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
     let name = node::parse_name(&name)?;
-    Ok(web::Json(app.listing(fence::one(&app.store, &name)).await?))
+    Ok(web::Json(fence::one(&app.view()?, &name)?))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -84,7 +84,7 @@ pub(crate) async fn list<S: Store>(
         coordinator_state: params.coordinator_state,
         domain_state: params.domain_state,
     };
-    let nodes = app.listing(node::list(&app.store, &filter)).await?;
+    let nodes = node::list(&app.view()?, &filter)?;
     if nodes.is_empty() {
         return Err(ApiError::not_found("No node fits what was asked for"));
     }
@@ -108,7 +108,7 @@ pub(crate) async fn show<S: Store>(
     name: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
     let name = node::parse_name(&name)?;
-    let found = app.promptly(node::one(&app.store, &name)).await?;
+    let found = node::one(&app.view()?, &name)?;
     Ok(web::Json([found]))
 }
 
@@ -129,7 +129,7 @@ pub(crate) async fn daemon_state<S: Store>(
     name: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
     let name = node::parse_name(&name)?;
-    let daemon_state = app.promptly(node::daemon_state(&app.store, &name)).await?;
+    let daemon_state = node::daemon_state(&app.view()?, &name)?;
     Ok(web::Json(NodeDaemonState {
         name: name.to_string(),
         daemon_state,
@@ -153,7 +153,7 @@ pub(crate) async fn coordinator_state<S: Store>(
     name: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
     let name = node::parse_name(&name)?;
-    let coordinator_state = app.promptly(node::coordinator_state(&app.store, &name)).await?;
+    let coordinator_state = node::coordinator_state(&app.view()?, &name)?;
     Ok(web::Json(NodeCoordinatorState {
         name: name.to_string(),
         coordinator_state,
@@ -229,7 +229,7 @@ pub(crate) async fn domain_state<S: Store>(
     name: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
     let name = node::parse_name(&name)?;
-    let (domain_state, report) = app.promptly(drain::read_progress(&app.store, &name)).await?;
+    let (domain_state, report) = drain::progress(&app.view()?, &name)?;
     Ok(web::Json(NodeDomainState {
         name: name.to_string(),
         domain_state,

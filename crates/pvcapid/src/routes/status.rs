@@ -52,7 +52,7 @@ pub(crate) struct Document;
     )
 )]
 pub(crate) async fn show<S: Store>(app: web::Data<App<S>>) -> Result<impl Responder, ApiError> {
-    let status = app.listing(status::read(&app.store)).await?;
+    let status = status::read(&app.view()?)?;
     Ok(web::Json(status))
 }
 
@@ -98,7 +98,7 @@ pub(crate) async fn set_maintenance<S: Store>(
     )
 )]
 pub(crate) async fn primary_node<S: Store>(app: web::Data<App<S>>) -> Result<HttpResponse, ApiError> {
-    Ok(match app.promptly(node::primary(&app.store)).await? {
+    Ok(match node::primary(&app.view()?)? {
         PrimaryRecord::Node(node) => HttpResponse::Ok().json(PrimaryNode {
             primary_node: node.to_string(),
         }),
@@ -117,7 +117,7 @@ pub(crate) async fn primary_node<S: Store>(app: web::Data<App<S>>) -> Result<Htt
     )
 )]
 pub(crate) async fn show_adoption<S: Store>(app: web::Data<App<S>>) -> Result<impl Responder, ApiError> {
-    Ok(web::Json(app.listing(adopt::show(&app.store)).await?))
+    Ok(web::Json(adopt::show(&app.view()?)?))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

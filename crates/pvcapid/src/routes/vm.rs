@@ -121,9 +121,7 @@ pub(crate) async fn index<S: Store>(
             Sense::Matching
         },
     };
-    let vms = app
-        .listing(list::list(&app.store, app.clock.wall(), &filter))
-        .await?;
+    let vms = list::list(&app.view()?, app.clock.wall(), &filter)?;
     if vms.is_empty() {
         return Err(ApiError::not_found("No VM fits what was asked for"));
     }
@@ -300,12 +298,9 @@ pub(crate) async fn show<S: Store>(
     app: web::Data<App<S>>,
     vm: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
-    let found = app
-        .promptly(async {
-            let id = record::find(&app, &vm).await?;
-            list::one(&app.store, app.clock.wall(), id).await
-        })
-        .await?;
+    let view = app.view()?;
+    let id = record::find_in(&app, &view, &vm)?;
+    let found = list::one(&view, app.clock.wall(), id)?;
     Ok(web::Json([found]))
 }
 
@@ -408,19 +403,17 @@ pub(crate) async fn state<S: Store>(
     app: web::Data<App<S>>,
     vm: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
-    let record = read(&app, &vm).await?;
+    let record = read(&app, &vm)?;
     Ok(web::Json(VmStateReply {
         name: record.name.to_string(),
         state: record.state.value,
     }))
 }
 
-async fn read<S: Store>(app: &App<S>, vm: &str) -> Result<Record, ApiError> {
-    app.promptly(async {
-        let id = record::find(app, vm).await?;
-        Record::require(&app.store, id).await
-    })
-    .await
+fn read<S: Store>(app: &App<S>, vm: &str) -> Result<Record, ApiError> {
+    let view = app.view()?;
+    let id = record::find_in(app, &view, vm)?;
+    Record::from(&view, id)?.ok_or_else(|| record::unknown(vm))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -486,7 +479,7 @@ pub(crate) async fn node<S: Store>(
     app: web::Data<App<S>>,
     vm: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
-    let record = read(&app, &vm).await?;
+    let record = read(&app, &vm)?;
     Ok(web::Json(VmNodeReply {
         name: record.name.to_string(),
         node: record.node.value.to_string(),
@@ -577,12 +570,8 @@ pub(crate) async fn meta<S: Store>(
     app: web::Data<App<S>>,
     vm: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
-    let found = app
-        .promptly(async {
-            let id = record::find(&app, &vm).await?;
-            meta::show(&app.store, id).await
-        })
-        .await?;
+    let view = app.view()?;
+    let found = meta::show(&view, record::find_in(&app, &view, &vm)?)?;
     Ok(web::Json(found))
 }
 
@@ -719,11 +708,7 @@ pub(crate) async fn show_locks<S: Store>(
     app: web::Data<App<S>>,
     vm: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
-    let found = app
-        .promptly(async {
-            let id = record::find(&app, &vm).await?;
-            locks::show(&app.store, id).await
-        })
-        .await?;
+    let view = app.view()?;
+    let found = locks::show(&view, record::find_in(&app, &view, &vm)?)?;
     Ok(web::Json(found))
 }

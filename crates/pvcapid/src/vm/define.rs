@@ -7,7 +7,6 @@
 use std::collections::BTreeSet;
 
 use pvc_api::message::ErrorCode;
-use pvc_api::node::Node;
 use pvc_common::keys;
 use pvc_common::keys::values::CommaList;
 use pvc_common::placement::{Choice, Places, Unplaced, read_candidates};
@@ -21,8 +20,7 @@ use pvc_core::states::{MigrationMethod, NodeSelector, VmState};
 use super::record::{self, Record};
 use super::{RETRIES, volumes};
 use crate::error::ApiError;
-use crate::node::{self, NodeFilter};
-use crate::snapshot::{Snapshot, Wanted};
+use crate::snapshot::{Reading, Snapshot, Wanted, children_of};
 
 /// The longest XML that is stored, in bytes: it is written in one transaction with the guest's other keys, and the
 /// store takes 1 MiB in all.
@@ -59,7 +57,7 @@ pub(crate) async fn define<S: Store>(store: &S, definition: &Definition) -> Resu
     let guest = parse_xml(&definition.xml)?;
     let id = guest.uuid;
     for _ in 0..RETRIES {
-        let nodes = node::list(store, &NodeFilter::default()).await?;
+        let nodes = children_of(store, &keys::nodes()).await?;
         // What each node has to carry is read before the other guests' names: the reservation's versions come first.
         let places = read_candidates(store, &BTreeSet::new()).await?;
         let choice = target(&places, &nodes, definition, &guest)?;
@@ -217,11 +215,11 @@ fn on_named_node(
 /// The node that was asked for, or the best one.
 fn target(
     places: &Places,
-    nodes: &[Node],
+    nodes: &[NodeName],
     definition: &Definition,
     guest: &GuestXml,
 ) -> Result<Choice, ApiError> {
-    let known = |name: &NodeName| nodes.iter().any(|node| node.name == name.as_str());
+    let known = |name: &NodeName| nodes.contains(name);
     for name in &definition.limit {
         if !known(name) {
             return Err(ApiError::invalid("limit", format!("there is no node {name}")));

@@ -3,9 +3,9 @@
 use std::time::{Duration, SystemTime};
 
 use pvc_api::vm::{Vm, VmController, VmDisk, VmNetwork, VmSnapshot, VmTag, VmVnc};
+use pvc_common::keys;
 use pvc_common::keys::values::{CommaList, Json, OrNone};
-use pvc_common::keys::{self, DomainKeys};
-use pvc_common::store::Store;
+use pvc_common::mirror::View;
 use pvc_core::guest_xml::{self, DiskSource, GuestXml, InterfaceKind};
 use pvc_core::ids::{NodeName, TagName, VmId};
 use pvc_core::states::{MigrationMethod, NodeSelector, VmState};
@@ -15,7 +15,6 @@ use super::record;
 use crate::error::ApiError;
 use crate::filter::NameFilter;
 use crate::node;
-use crate::snapshot::{Snapshot, Wanted, children_of_all};
 
 /// Which guests a list shows: those that fit everything that is named.
 #[derive(Debug, Default)]
@@ -43,143 +42,77 @@ impl VmFilter {
         }
     }
 
-    fn fits(&self, seen: &Snapshot, keys: &DomainKeys) -> Result<bool, ApiError> {
-        let state = match (self.state, seen.get(&keys.state())?) {
+    fn fits(&self, view: &View, id: VmId) -> Result<bool, ApiError> {
+        let keys = keys::domain(id);
+        let named = |limit: &NameFilter| limit.matches(&record::shown_name(view, id));
+        if !self.name.as_ref().is_none_or(named) {
+            return Ok(false);
+        }
+        let state = match (self.state, view.get(&keys.state())?) {
             (_, None) => return Ok(false),
             (None, Some(_)) => true,
             (Some(wanted), Some(state)) => self.takes(state.value == wanted),
         };
-        let node = match (&self.node, seen.get(&keys.node())?) {
+        let node = match (&self.node, view.get(&keys.node())?) {
             (_, None) => return Ok(false),
             (None, Some(_)) => true,
             (Some(wanted), Some(node)) => self.takes(node.value == *wanted),
         };
-        Ok(state && node)
+        let tag = match &self.tag {
+            None => true,
+            Some(wanted) => self.takes(view.children(&keys::domain_tags(id)).contains(wanted)),
+        };
+        Ok(state && node && tag)
     }
 }
 
 /// All guests that fit, sorted by name.
-pub(crate) async fn list<S: Store>(
-    store: &S,
-    now: SystemTime,
-    filter: &VmFilter,
-) -> Result<Vec<Vm>, ApiError> {
+pub(crate) fn list(view: &View, now: SystemTime, filter: &VmFilter) -> Result<Vec<Vm>, ApiError> {
     if let Some(node) = &filter.node
-        && !node::names(store).await?.contains(node)
+        && !node::names(view).contains(node)
     {
         return Err(ApiError::invalid("node", format!("there is no node {node}")));
     }
-    let mut ids: Vec<VmId> = record::names(store)
-        .await?
-        .into_iter()
-        .filter(|(id, name)| {
-            let shown = name.clone().unwrap_or_else(|| id.to_string());
-            filter.name.as_ref().is_none_or(|limit| limit.matches(&shown))
-        })
-        .map(|(id, _)| id)
-        .collect();
-    if filter.state.is_some() || filter.node.is_some() {
-        let mut wanted = Wanted::default();
-        for id in &ids {
-            let keys = keys::domain(*id);
-            wanted.key(&keys.state()).key(&keys.node());
+    let mut vms = Vec::new();
+    for id in view.children(&keys::domains()) {
+        if filter.fits(view, id)? {
+            vms.push(one(view, now, id)?);
         }
-        let seen = Snapshot::read(store, wanted).await?;
-        let mut kept = Vec::with_capacity(ids.len());
-        for id in ids {
-            if filter.fits(&seen, &keys::domain(id))? {
-                kept.push(id);
-            }
-        }
-        ids = kept;
-    }
-    let mut vms = read(store, now, ids).await?;
-    if let Some(tag) = &filter.tag {
-        vms.retain(|vm| filter.takes(vm.tags.iter().any(|found| found.name == tag.as_str())));
     }
     vms.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(vms)
 }
 
 /// One guest.
-pub(crate) async fn one<S: Store>(store: &S, now: SystemTime, id: VmId) -> Result<Vm, ApiError> {
-    read(store, now, vec![id])
-        .await?
-        .pop()
-        .ok_or_else(|| record::unknown(&id.to_string()))
+pub(crate) fn one(view: &View, now: SystemTime, id: VmId) -> Result<Vm, ApiError> {
+    let state = view
+        .get(&keys::domain(id).state())?
+        .ok_or_else(|| record::unknown(&id.to_string()))?;
+    let tags = view
+        .children(&keys::domain_tags(id))
+        .iter()
+        .map(|tag| shown_tag(id, tag, view))
+        .collect();
+    let snapshots = view
+        .children(&keys::domain_snapshots(id))
+        .iter()
+        .map(|name| shown_snapshot(id, name, now, view))
+        .collect();
+    Ok(assemble(id, state.value, tags, snapshots, view))
 }
 
-fn want(wanted: &mut Wanted, keys: &DomainKeys) {
-    wanted
-        .key(&keys.name())
-        .key(&keys.xml())
-        .key(&keys.state())
-        .key(&keys.profile())
-        .key(&keys.stats())
-        .key(&keys.node())
-        .key(&keys.last_node())
-        .key(&keys.failed_reason())
-        .key(&keys.vnc())
-        .key(&keys.autostart())
-        .key(&keys.migration_method())
-        .key(&keys.migration_max_downtime_ms())
-        .key(&keys.node_selector())
-        .key(&keys.node_limit())
-        .key(&keys.owner())
-        .key(&keys.incoming())
-        .key(&keys.recovery_priority())
-        .key(&keys.anti_affinity());
-}
-
-/// Reads guests. One that was removed meanwhile is left out.
-async fn read<S: Store>(store: &S, now: SystemTime, ids: Vec<VmId>) -> Result<Vec<Vm>, ApiError> {
-    let mut wanted = Wanted::default();
-    for id in &ids {
-        want(&mut wanted, &keys::domain(*id));
-    }
-    let seen = Snapshot::read(store, wanted).await?;
-    let tags = children_of_all(store, ids.iter().map(|id| keys::domain_tags(*id)).collect()).await?;
-    let snapshots =
-        children_of_all(store, ids.iter().map(|id| keys::domain_snapshots(*id)).collect()).await?;
-    let mut wanted = Wanted::default();
-    for (id, (tags, snapshots)) in ids.iter().zip(tags.iter().zip(&snapshots)) {
-        for tag in tags {
-            let keys = keys::tag(*id, tag);
-            wanted.key(&keys.kind()).key(&keys.protected());
-        }
-        for snapshot in snapshots {
-            let keys = keys::domain_snapshot(*id, snapshot);
-            wanted.key(&keys.timestamp()).key(&keys.rbd_snapshots());
-        }
-    }
-    let below = Snapshot::read(store, wanted).await?;
-    let mut vms = Vec::with_capacity(ids.len());
-    for (id, (tags, snapshots)) in ids.iter().zip(tags.iter().zip(&snapshots)) {
-        let Some(state) = seen.get(&keys::domain(*id).state())? else {
-            continue;
-        };
-        let tags = tags.iter().map(|tag| shown_tag(*id, tag, &below)).collect();
-        let snapshots = snapshots
-            .iter()
-            .map(|name| shown_snapshot(*id, name, now, &below))
-            .collect();
-        vms.push(assemble(*id, state.value, tags, snapshots, &seen));
-    }
-    Ok(vms)
-}
-
-fn shown_tag(id: VmId, tag: &TagName, below: &Snapshot) -> VmTag {
+fn shown_tag(id: VmId, tag: &TagName, view: &View) -> VmTag {
     let keys = keys::tag(id, tag);
     VmTag {
         name: tag.to_string(),
-        kind: below.shown(&keys.kind(), "user".to_owned()),
-        protected: below.shown(&keys.protected(), false),
+        kind: view.shown(&keys.kind(), "user".to_owned()),
+        protected: view.shown(&keys.protected(), false),
     }
 }
 
-fn shown_snapshot(id: VmId, name: &str, now: SystemTime, below: &Snapshot) -> VmSnapshot {
+fn shown_snapshot(id: VmId, name: &str, now: SystemTime, view: &View) -> VmSnapshot {
     let keys = keys::domain_snapshot(id, name);
-    let timestamp = below.shown(&keys.timestamp(), String::new());
+    let timestamp = view.shown(&keys.timestamp(), String::new());
     let made = timestamp
         .split('.')
         .next()
@@ -193,35 +126,32 @@ fn shown_snapshot(id: VmId, name: &str, now: SystemTime, below: &Snapshot) -> Vm
             .unwrap_or(0),
         timestamp,
         xml_diff_lines: Vec::new(),
-        rbd_snapshots: below.shown(&keys.rbd_snapshots(), CommaList(Vec::new())).0,
+        rbd_snapshots: view.shown(&keys.rbd_snapshots(), CommaList(Vec::new())).0,
     }
 }
 
 /// Puts a guest together. Nothing in here can make it vanish: what can not be read is shown as empty.
-fn assemble(id: VmId, state: VmState, tags: Vec<VmTag>, snapshots: Vec<VmSnapshot>, seen: &Snapshot) -> Vm {
+fn assemble(id: VmId, state: VmState, tags: Vec<VmTag>, snapshots: Vec<VmSnapshot>, view: &View) -> Vm {
     let keys = keys::domain(id);
-    let xml = seen.shown(&keys.xml(), String::new());
+    let xml = view.shown(&keys.xml(), String::new());
     let (guest, xml_error) = match guest_xml::parse(&xml) {
         Ok(guest) => (Some(guest), None),
         Err(error) => (None, Some(error.to_string())),
     };
-    let stats = seen
+    let stats = view
         .shown(&keys.stats(), None)
         .map_or(Value::Null, |Json(stats)| stats);
-    let last_node = seen
+    let last_node = view
         .shown(&keys.last_node(), None)
         .map(|node| node.to_string())
         .unwrap_or_default();
-    let limit = seen.shown(&keys.node_limit(), CommaList(Vec::new())).0;
-    let owner = seen.shown(&keys.owner(), None);
+    let limit = view.shown(&keys.node_limit(), CommaList(Vec::new())).0;
+    let owner = view.shown(&keys.owner(), None);
     Vm {
-        name: match seen.get(&keys.name()) {
-            Ok(Some(name)) => name.value.to_string(),
-            Ok(None) | Err(_) => id.to_string(),
-        },
+        name: record::shown_name(view, id),
         uuid: id.to_string(),
         state,
-        node: match seen.get(&keys.node()) {
+        node: match view.get(&keys.node()) {
             Ok(Some(node)) => node.value.to_string(),
             Ok(None) | Err(_) => String::new(),
         },
@@ -231,9 +161,9 @@ fn assemble(id: VmId, state: VmState, tags: Vec<VmTag>, snapshots: Vec<VmSnapsho
             format!("from {last_node}")
         },
         last_node,
-        failed_reason: seen.shown(&keys.failed_reason(), String::new()),
+        failed_reason: view.shown(&keys.failed_reason(), String::new()),
         node_limit: (!limit.is_empty()).then(|| limit.iter().map(NodeName::to_string).collect()),
-        node_selector: match seen.shown(&keys.node_selector(), NodeSelector::None) {
+        node_selector: match view.shown(&keys.node_selector(), NodeSelector::None) {
             NodeSelector::None => None,
             selector @ (NodeSelector::Mem
             | NodeSelector::Memprov
@@ -241,28 +171,28 @@ fn assemble(id: VmId, state: VmState, tags: Vec<VmTag>, snapshots: Vec<VmSnapsho
             | NodeSelector::Vcpus
             | NodeSelector::Vms) => Some(selector.to_string()),
         },
-        node_autostart: seen.shown(&keys.autostart(), false),
-        migration_method: match seen.shown(&keys.migration_method(), MigrationMethod::None) {
+        node_autostart: view.shown(&keys.autostart(), false),
+        migration_method: match view.shown(&keys.migration_method(), MigrationMethod::None) {
             MigrationMethod::None => None,
             method @ (MigrationMethod::Live | MigrationMethod::Shutdown) => Some(method.to_string()),
         },
-        migration_max_downtime: u64::from(seen.shown(&keys.migration_max_downtime_ms(), 300)),
+        migration_max_downtime: u64::from(view.shown(&keys.migration_max_downtime_ms(), 300)),
         tags,
         snapshots,
-        profile: seen
+        profile: view
             .shown(&keys.profile(), OrNone(None))
             .0
             .unwrap_or_else(|| "None".to_owned()),
         memory_stats: object(&stats, "mem_stats"),
         vcpu_stats: object(&stats, "cpu_stats"),
-        vnc: vnc(&seen.shown(&keys.vnc(), String::new())),
+        vnc: vnc(&view.shown(&keys.vnc(), String::new())),
         running: owner.as_ref().is_some_and(record::runs),
-        incoming: seen
+        incoming: view
             .shown(&keys.incoming(), None)
             .map(|incoming| incoming.target.to_string())
             .unwrap_or_default(),
-        recovery_priority: seen.shown(&keys.recovery_priority(), 0),
-        anti_affinity: seen
+        recovery_priority: view.shown(&keys.recovery_priority(), 0),
+        anti_affinity: view
             .shown(&keys.anti_affinity(), CommaList(Vec::new()))
             .0
             .iter()

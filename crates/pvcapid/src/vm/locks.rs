@@ -4,18 +4,18 @@
 
 use pvc_api::vm::{LockFlushStatus, RemovedLock};
 use pvc_common::keys;
+use pvc_common::mirror::View;
 use pvc_common::store::{Store, StoreError, StoreExt, Txn};
 use pvc_core::ids::VmId;
 use pvc_core::lock_flush::{LockFlush, LockFlushState, may_flush_locks};
 use pvc_core::states::DaemonState;
 
 use super::RETRIES;
-use super::record::Record;
+use super::record::{Record, unknown};
 use super::transition::Force;
 use crate::access::Caller;
 use crate::app::App;
 use crate::error::ApiError;
-use crate::node;
 
 /// Orders the guest's node to remove the locks of its volumes.
 ///
@@ -40,7 +40,7 @@ pub(crate) async fn order<S: Store>(
         )
         .map_err(|denied| ApiError::conflict(format!("VM {}: {denied}", record.name)))?;
         let node = &record.node.value;
-        let daemon_state = node::daemon_state(store, node).await?;
+        let daemon_state = store.require(&keys::node(node).daemon_state()).await?.value;
         if daemon_state != DaemonState::Run {
             return Err(ApiError::conflict(format!(
                 "VM {}: its node {node} would have to do it, and its agent is in state {daemon_state}, not run; move the \
@@ -91,17 +91,16 @@ pub(crate) async fn order<S: Store>(
 }
 
 /// What has become of the last order.
-pub(crate) async fn show<S: Store>(store: &S, id: VmId) -> Result<LockFlushStatus, ApiError> {
-    let record = Record::require(store, id).await?;
-    let order = store
-        .get(&keys::lock_flush(id))
-        .await?
+pub(crate) fn show(view: &View, id: VmId) -> Result<LockFlushStatus, ApiError> {
+    let name = view
+        .get(&keys::domain(id).name())?
+        .ok_or_else(|| unknown(&id.to_string()))?
+        .value;
+    let order = view
+        .get(&keys::lock_flush(id))?
         .and_then(|found| found.value)
         .ok_or_else(|| {
-            ApiError::not_found(format!(
-                "Nobody has ordered the locks of VM {} to be removed",
-                record.name
-            ))
+            ApiError::not_found(format!("Nobody has ordered the locks of VM {name} to be removed"))
         })?;
     let (state, reason) = match order.state {
         LockFlushState::Ordered => ("ordered", String::new()),

@@ -3,6 +3,7 @@
 use pvc_api::vm::VmMeta;
 use pvc_common::keys;
 use pvc_common::keys::values::{CommaList, OrNone};
+use pvc_common::mirror::View;
 use pvc_common::store::{Store, StoreError, Txn};
 use pvc_core::ids::{NodeName, TagName, VmId};
 use pvc_core::states::{MigrationMethod, NodeSelector};
@@ -10,8 +11,7 @@ use pvc_core::states::{MigrationMethod, NodeSelector};
 use super::RETRIES;
 use super::record::unknown;
 use crate::error::ApiError;
-use crate::node;
-use crate::snapshot::{Snapshot, Wanted};
+use crate::snapshot::{Reading, Snapshot, Wanted, children_of};
 
 /// What is to be changed; nothing stays as it is.
 #[derive(Debug, Default)]
@@ -57,9 +57,8 @@ async fn read_keys<S: Store>(store: &S, id: VmId) -> Result<Snapshot, ApiError> 
 }
 
 /// A guest's settings, as PVC 1.0.3 shows them.
-pub(crate) async fn show<S: Store>(store: &S, id: VmId) -> Result<VmMeta, ApiError> {
+pub(crate) fn show(seen: &View, id: VmId) -> Result<VmMeta, ApiError> {
     let keys = keys::domain(id);
-    let seen = read_keys(store, id).await?;
     let name = seen.get(&keys.name())?.ok_or_else(|| unknown(&id.to_string()))?;
     let limit = seen.require(&keys.node_limit())?.value.0;
     Ok(VmMeta {
@@ -90,7 +89,7 @@ pub(crate) async fn show<S: Store>(store: &S, id: VmId) -> Result<VmMeta, ApiErr
 /// What is so already is written again, with the same value.
 pub(crate) async fn change<S: Store>(store: &S, id: VmId, changes: &Changes) -> Result<String, ApiError> {
     if let Some(limit) = &changes.limit {
-        let known = node::names(store).await?;
+        let known = children_of(store, &keys::nodes()).await?;
         if let Some(stray) = limit.iter().find(|name| !known.contains(name)) {
             return Err(ApiError::invalid("limit", format!("there is no node {stray}")));
         }

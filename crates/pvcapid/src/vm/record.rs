@@ -1,14 +1,15 @@
 //! What decides over a guest, and finding it.
 
-use pvc_common::keys::{self, DomainKeys};
-use pvc_common::store::{ReadError, Store, StoreExt, Versioned, ZnodeVersion};
+use pvc_common::keys;
+use pvc_common::mirror::View;
+use pvc_common::store::{ReadError, Store, Versioned, ZnodeVersion};
 use pvc_core::ids::{NodeName, VmId, VmName};
 use pvc_core::records::{CephClients, Incoming, Owner};
 use pvc_core::states::{MigrationMethod, VmState};
 
 use crate::app::App;
 use crate::error::ApiError;
-use crate::snapshot::{Snapshot, Wanted, children_of};
+use crate::snapshot::{Reading, Snapshot, Wanted, children_of};
 
 /// A guest's record, all as of one moment, with the versions to name when writing what depends on it.
 #[derive(Debug, Clone)]
@@ -41,10 +42,12 @@ impl Record {
             .key(&keys.incoming())
             .key(&keys.migration_method());
         let seen = Snapshot::read(store, wanted).await?;
-        Record::from_snapshot(&seen, &keys)
+        Record::from(&seen, id)
     }
 
-    fn from_snapshot(seen: &Snapshot, keys: &DomainKeys) -> Result<Option<Record>, ReadError> {
+    /// The record of that guest among what is at hand; `None` if there is no such guest.
+    pub(crate) fn from(seen: &impl Reading, id: VmId) -> Result<Option<Record>, ReadError> {
+        let keys = keys::domain(id);
         let Some(name) = seen.get(&keys.name())? else {
             return Ok(None);
         };
@@ -93,32 +96,33 @@ pub(crate) fn unknown(vm: &str) -> ApiError {
     ApiError::not_found(format!("There is no VM {vm:?} in this cluster"))
 }
 
-/// The guest of that UUID or name.
-pub(crate) async fn find<S: Store>(app: &App<S>, vm: &str) -> Result<VmId, ApiError> {
-    let store = &app.store;
+/// The guest of that UUID or name, as the mirror shows it.
+///
+/// # Errors
+/// 404 if there is none; 503 if the mirror is too old to tell.
+pub(crate) fn find_in<S: Store>(app: &App<S>, view: &View, vm: &str) -> Result<VmId, ApiError> {
     if let Ok(id) = vm.parse::<VmId>()
-        && store.get(&keys::domain(id).name()).await?.is_some()
+        && view.znode(keys::domain(id).path()).is_some()
     {
         return Ok(id);
     }
-    // What can not be a name is not the name of any guest.
-    let name = VmName::new(vm).map_err(|_| unknown(vm))?;
-    if let Some(id) = app.names.get(name.as_str())
-        && let Ok(Some(found)) = store.get(&keys::domain(id).name()).await
-        && found.value == name
-    {
-        return Ok(id);
-    }
-    let id = names(store)
-        .await?
-        .into_iter()
-        .find_map(|(id, found)| (found.as_deref() == Some(name.as_str())).then_some(id))
-        .ok_or_else(|| unknown(vm))?;
-    app.names.note(name.as_str(), id);
-    Ok(id)
+    app.names.find(view, vm).ok_or_else(|| unknown(vm))
 }
 
-/// All guests with their names; no name for one whose name can not be read.
+/// As [`find_in`], in the latest view.
+pub(crate) async fn find<S: Store>(app: &App<S>, vm: &str) -> Result<VmId, ApiError> {
+    find_in(app, &app.view()?, vm)
+}
+
+/// A guest's name as it is shown: its UUID where it has none or none that can be read.
+pub(crate) fn shown_name(view: &View, id: VmId) -> String {
+    match view.get(&keys::domain(id).name()) {
+        Ok(Some(name)) => name.value.to_string(),
+        Ok(None) | Err(_) => id.to_string(),
+    }
+}
+
+/// All guests with their names, as the store has them now; no name for one whose name can not be read.
 pub(crate) async fn names<S: Store>(store: &S) -> Result<Vec<(VmId, Option<String>)>, ApiError> {
     let ids = children_of(store, &keys::domains()).await?;
     let mut wanted = Wanted::default();

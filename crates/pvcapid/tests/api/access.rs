@@ -88,7 +88,7 @@ fn every_route_declares_its_role_and_keeps_to_it() {
     let status = |method: &str, path: &str, token: &str| {
         let request = ureq::http::Request::builder()
             .method(method)
-            .uri(format!("{}/api/v1{path}", cluster.url))
+            .uri(format!("{}/api/v1{path}", cluster.url()))
             .header("X-Api-Key", token);
         // The body is not read: that of an event stream has no end.
         agent.run(request.body(()).unwrap()).unwrap().status().as_u16()

@@ -28,7 +28,7 @@ fn browse(
 ) -> (u16, Value, Option<String>) {
     let mut request = ureq::http::Request::builder()
         .method(method)
-        .uri(format!("{}/api/v1{path}", cluster.url));
+        .uri(format!("{}/api/v1{path}", cluster.url()));
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -192,7 +192,7 @@ fn a_session_lasts_until_its_user_logs_out() {
     assert!(who["expires_at"].is_u64());
     // A page of another site must not be able to change anything with it.
     let maintenance = [("state", "true")];
-    let origin = cluster.url.clone();
+    let origin = cluster.url().to_owned();
     for (headers, expected) in [
         (&[][..], 403),
         (&[("Origin", "https://evil.example")], 403),

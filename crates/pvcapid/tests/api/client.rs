@@ -46,7 +46,7 @@ pub(crate) fn ask_with(
     let body = form.map(|form| serde_html_form::to_string(form).unwrap());
     let mut request = ureq::http::Request::builder()
         .method(method)
-        .uri(format!("{}/api/v1{path}", cluster.url));
+        .uri(format!("{}/api/v1{path}", cluster.url()));
     if !token.is_empty() {
         request = request.header("X-Api-Key", token);
     }

@@ -139,7 +139,7 @@ fn no_input_is_a_fault_of_the_server() {
                 vec![there]
             };
             for name in names {
-                let url = format!("{}/api/v1{}", cluster.url, filled(&path, name));
+                let url = format!("{}/api/v1{}", cluster.url(), filled(&path, name));
                 let what = format!("{method} {path} of {name:?} with {value:?}");
                 ask(&format!("{url}?{form}"), None, &what);
                 if method == "GET" || method == "DELETE" {
@@ -155,7 +155,7 @@ fn no_input_is_a_fault_of_the_server() {
 }
 
 fn raw(cluster: &Cluster, bytes: &[u8]) -> Vec<u8> {
-    let mut socket = TcpStream::connect(cluster.url.strip_prefix("http://").unwrap()).unwrap();
+    let mut socket = TcpStream::connect(cluster.url().strip_prefix("http://").unwrap()).unwrap();
     socket.set_read_timeout(Some(Duration::from_secs(15))).unwrap();
     // It may refuse to read on.
     let _ = socket.write_all(bytes);
@@ -269,7 +269,7 @@ fn secrets_are_in_no_reply() {
             continue;
         }
         for name in ["web1", "hv1"] {
-            let url = format!("{}/api/v1{}", cluster.url, filled(&path, name));
+            let url = format!("{}/api/v1{}", cluster.url(), filled(&path, name));
             let mut reply = agent.get(&url).header("X-Api-Key", TOKEN).call().unwrap();
             let kind = reply.headers().get("Content-Type");
             if kind.is_some_and(|kind| kind.to_str().unwrap().starts_with("text/event-stream")) {

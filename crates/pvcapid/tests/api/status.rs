@@ -38,6 +38,9 @@ fn without_quorum_every_route_answers_within_two_seconds() {
     let cluster = Cluster::start();
     assert_eq!(define(&cluster, &guest_xml("web", vm_id(1), ""), &[]).status, 200);
     cluster.server.lose_quorum();
+    // What was known is shown for a while, and every answer comes at once.
+    assert_eq!(get(&cluster, "/vm/web/state").status, 200);
+    eventually(|| get(&cluster, "/status").status == 503);
     let clock = HostClock;
     for (method, path, form) in [
         ("GET", "/status", None),

@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use actix_web::dev::ServerHandle;
 use futures::executor::block_on;
+use pvc_common::clock::{Clock, HostClock};
 use pvc_common::keys::values::{
     CommaList, Load, Maintenance, Nothing, OrNone, Release, RunningDomains, SpaceList, StaticData,
 };
 use pvc_common::keys::{self, Key, Value};
+use pvc_common::mirror::{Branch, Mirror, Scope};
 use pvc_common::store::memory::{MemoryServer, MemoryStore};
-use pvc_common::store::{Store, StoreExt, Txn, Versioned};
+use pvc_common::store::{SessionState, Store, StoreExt, Txn, Versioned};
 use pvc_core::access::Role;
 use pvc_core::ids::{Incarnation, NodeName, VmId};
 use pvc_core::records::{CephClients, NodeLease, Owner, PrimaryRecord};
@@ -29,13 +31,17 @@ pub(crate) const TOKEN: &str = "a-token-for-tests";
 pub(crate) const OPERATOR_TOKEN: &str = "an-operators-token";
 pub(crate) const VIEWER_TOKEN: &str = "a-viewers-token";
 
+/// How old the API's answers may be: as by default, so that a test machine under load does not make them too old.
+const MAX_AGE: Duration = Duration::from_secs(5);
+
 /// A cluster and its API, until it is dropped.
 pub(crate) struct Cluster {
     pub(crate) server: MemoryServer,
     pub(crate) store: MemoryStore,
     /// The client that the API uses, to cut off.
     pub(crate) api: MemoryStore,
-    pub(crate) url: String,
+    url: String,
+    mirror: Mirror,
     handle: ServerHandle,
     thread: Option<JoinHandle<()>>,
 }
@@ -82,10 +88,11 @@ impl Cluster {
                 known(VIEWER_TOKEN, "viewer", Role::Viewer),
             ]),
             waits,
+            max_age: MAX_AGE,
             node: node("hv1"),
             tls: tls.is_some(),
         };
-        let app = Arc::new(App::new(api.clone(), settings));
+        let app_store = api.clone();
         let (sender, receiver) = mpsc::channel();
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -94,22 +101,64 @@ impl Cluster {
                 .build()
                 .unwrap();
             runtime.block_on(async move {
+                let app = Arc::new(App::new(app_store, settings));
+                let mirror = app.mirror().clone();
                 let listener = server::listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
                 let port = listener.local_addr().unwrap().port();
                 let server = server::serve(app, vec![listener], tls).unwrap();
-                sender.send((port, server.handle())).unwrap();
+                sender.send((port, mirror, server.handle())).unwrap();
                 server.await.unwrap();
             });
         });
-        let (port, handle) = receiver.recv().unwrap();
+        let (port, mirror, handle) = receiver.recv().unwrap();
         Cluster {
             server: memory,
             store,
             api,
             url: format!("http://127.0.0.1:{port}"),
+            mirror,
             handle,
             thread: Some(thread),
         }
+    }
+
+    /// Where the API answers. What was written until now shows there.
+    pub(crate) fn url(&self) -> &str {
+        self.settle();
+        &self.url
+    }
+
+    /// Waits until the API's mirror shows what the store holds, unless the two are cut off from each other.
+    fn settle(&self) {
+        let deadline = HostClock.now() + Duration::from_secs(20);
+        while self.api.session() == SessionState::Connected && !self.is_shown() {
+            assert!(
+                HostClock.now() < deadline,
+                "the API does not show what is written"
+            );
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
+    }
+
+    fn is_shown(&self) -> bool {
+        let Some(view) = self.mirror.latest() else {
+            return false;
+        };
+        Scope::API
+            .subtrees
+            .iter()
+            .all(|subtree| self.is_same(subtree, &view.branch(subtree)))
+    }
+
+    fn is_same(&self, path: &str, shown: &Branch) -> bool {
+        let mut names = self.server.peek_children(path);
+        names.retain(|name| self.mirror.covers(&format!("{path}/{name}")));
+        let children: Vec<(&str, Branch)> = shown.children().collect();
+        self.server.peek(path).as_ref() == shown.znode()
+            && names.iter().eq(children.iter().map(|(name, _)| name))
+            && children
+                .iter()
+                .all(|(name, child)| self.is_same(&format!("{path}/{name}"), child))
     }
 
     pub(crate) fn get<T: Value>(&self, key: &Key<T>) -> Option<Versioned<T>> {
