@@ -10,10 +10,12 @@
 //! * [`vm`] - guests.
 //! * [`fence`] - fences.
 //! * [`fault`] - faults.
+//! * [`health`] - whether the daemon is well.
 //! * [`access`] - who may use the API, and what was done through it.
 pub mod access;
 pub mod fault;
 pub mod fence;
+pub mod health;
 pub mod message;
 pub mod node;
 pub mod status;

@@ -1,17 +1,21 @@
 //! What every handler is given.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pvc_common::clock::{Clock, HostClock};
 use pvc_common::mirror::{Mirror, Mirrored, Scope, View};
 use pvc_common::store::Store;
 use pvc_core::ids::NodeName;
+use serde::Serialize;
 use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 
 use crate::access::{Access, Audited, AuthPolicy};
 use crate::error::ApiError;
 use crate::names::NameIndex;
+use crate::reply::{Body, Replies};
+use crate::vm::entries::Entries;
 use pvc_api::message::ErrorCode;
 
 /// How long a request that waits for nothing may take in all: a client is told within 2 s that the store has no
@@ -77,6 +81,8 @@ pub struct App<S: Store> {
     /// What the configuration says.
     pub settings: Settings,
     pub(crate) names: NameIndex,
+    pub(crate) replies: Replies,
+    pub(crate) entries: Entries,
     mirror: Mirror,
     pub(crate) access: Access,
     waiters: Semaphore,
@@ -95,6 +101,8 @@ impl<S: Store> App<S> {
             mirror,
             names: NameIndex::default(),
             access: Access::new(),
+            replies: Replies::new(),
+            entries: Entries::default(),
             definitions: tokio::sync::Mutex::new(()),
             waiters: Semaphore::new(WAITERS),
         }
@@ -111,6 +119,22 @@ impl<S: Store> App<S> {
     /// 503 when the store has been silent for longer than [`Settings::max_age`].
     pub fn view(&self) -> Result<View, ApiError> {
         Ok(self.mirror.current(self.clock.now(), self.settings.max_age)?)
+    }
+
+    /// The list `name`, made by `make` if anything has changed since it was last made.
+    ///
+    /// # Errors
+    /// Those of `make`.
+    pub(crate) fn list<T: Serialize>(
+        &self,
+        name: &'static str,
+        view: &View,
+        make: impl FnOnce() -> Result<T, ApiError>,
+    ) -> Result<Arc<Body>, ApiError> {
+        let everything = view.branch("/");
+        self.replies.list(name, &everything, self.clock_seconds(), || {
+            self.replies.json(&make()?)
+        })
     }
 
     /// Now, in seconds since 1970, for what is written for people.

@@ -1,7 +1,7 @@
 //! The PVC API daemon.
 //!
 //! Stateless: it runs on every coordinator all the time, and whichever of them has the floating address answers. What
-//! a request needs is read from the coordination store; what it changes is one transaction there.
+//! a request shows is in its mirror of the coordination store; what it changes is one transaction there.
 //!
 //! * [`daemon`] - from the configuration to a server that runs until it is told to stop.
 //! * [`server`] - sockets, limits; [`tls`] - the certificate.
@@ -10,6 +10,8 @@
 //! * `adopt` - nodes on hold, and the order that ends it.
 //! * `routes` - the table of routes and the handlers.
 //! * `status`, `node`, `drain`, `vm`, `fence`, `fault` - what the routes do, over the store.
+//! * `reply`, `gzip` - replies that are made once and sent often. `names` - guests by name.
+//! * `snapshot` - values read at once, for what is decided.
 //! * [`error`] - what a refused request is answered with.
 //! * [`openapi`] - the description for programs.
 pub mod access;
@@ -22,9 +24,11 @@ mod extract;
 mod fault;
 mod fence;
 mod filter;
+mod gzip;
 mod names;
 mod node;
 mod openapi;
+mod reply;
 mod request;
 mod routes;
 pub mod server;

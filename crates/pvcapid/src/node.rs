@@ -30,6 +30,14 @@ pub(crate) struct NodeFilter {
 }
 
 impl NodeFilter {
+    /// Whether all nodes fit.
+    pub(crate) fn takes_all(&self) -> bool {
+        self.name.is_none()
+            && self.daemon_state.is_none()
+            && self.coordinator_state.is_none()
+            && self.domain_state.is_none()
+    }
+
     fn fits(&self, node: &Node) -> bool {
         self.daemon_state.is_none_or(|state| state == node.daemon_state)
             && self

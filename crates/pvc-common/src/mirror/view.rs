@@ -75,7 +75,7 @@ impl View {
         entry.children.iter().filter_map(read).collect()
     }
 
-    /// What is at `path` and below it.
+    /// What is at `path` and below it; everything for the root.
     pub fn branch(&self, path: &str) -> Branch {
         Branch(entry::find(&self.root, path).cloned())
     }
@@ -116,6 +116,11 @@ impl Branch {
     /// The znode at its top.
     pub fn znode(&self) -> Option<&Znode> {
         self.0.as_ref().map(|entry| &entry.znode)
+    }
+
+    /// How many znodes are right below its top.
+    pub fn count(&self) -> usize {
+        self.0.as_ref().map_or(0, |entry| entry.children.len())
     }
 
     /// The names right below its top with what is there, sorted by name.

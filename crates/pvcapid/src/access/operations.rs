@@ -11,6 +11,8 @@ use pvc_api::PREFIX;
 use pvc_core::access::Role;
 use serde_json::Value;
 
+use crate::routes::health;
+
 /// What a route needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
@@ -63,6 +65,15 @@ impl Operations {
                 all.insert(PREFIX.to_owned(), methods.clone());
             }
             all.insert(format!("{PREFIX}{path}"), methods);
+        }
+        // For load balancers, which have no token; these two stand outside of the API and its description.
+        for path in [health::ALIVE, health::READY] {
+            let open = Operation {
+                id: path.to_owned(),
+                need: Need::Nothing,
+            };
+            let methods = HashMap::from([(Method::GET.to_string(), open)]);
+            all.insert(path.to_owned(), methods);
         }
         Operations(all)
     }

@@ -1,6 +1,6 @@
 //! Fences.
 
-use actix_web::{HttpRequest, Responder, web};
+use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use pvc_api::fence::NodeFence;
 use pvc_api::message::{ErrorReply, Message};
 use pvc_common::store::Store;
@@ -41,8 +41,13 @@ pub(crate) struct Document;
         (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
     )
 )]
-pub(crate) async fn list<S: Store>(app: web::Data<App<S>>) -> Result<impl Responder, ApiError> {
-    Ok(web::Json(fence::list(&app.view()?)?))
+pub(crate) async fn list<S: Store>(
+    app: web::Data<App<S>>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let view = app.view()?;
+    let body = app.list("fence", &view, || fence::list(&view))?;
+    Ok(body.answer(&request))
 }
 
 /// The fence of one node.

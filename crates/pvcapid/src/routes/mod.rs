@@ -6,6 +6,7 @@
 pub(crate) mod access;
 pub(crate) mod fault;
 pub(crate) mod fence;
+pub(crate) mod health;
 pub(crate) mod node;
 pub(crate) mod root;
 pub(crate) mod status;
@@ -25,6 +26,7 @@ use crate::error::ApiError;
 /// none, `security(())`; one that declares nothing is closed.
 pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
     services
+        .configure(health::configure::<S>)
         .service(
             web::scope(PREFIX)
                 .configure(root::configure)

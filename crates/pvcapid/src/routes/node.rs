@@ -1,6 +1,8 @@
 //! Nodes.
 
-use actix_web::{Responder, web};
+use std::sync::Arc;
+
+use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use pvc_api::message::{ErrorReply, Message};
 use pvc_api::node::{Node, NodeCoordinatorState, NodeDaemonState, NodeDomainState};
 use pvc_common::store::Store;
@@ -76,19 +78,29 @@ pub(crate) struct ListParams {
 )]
 pub(crate) async fn list<S: Store>(
     app: web::Data<App<S>>,
+    request: HttpRequest,
     Params(params): Params<ListParams>,
-) -> Result<impl Responder, ApiError> {
+) -> Result<HttpResponse, ApiError> {
     let filter = NodeFilter {
         name: NameFilter::parse(params.limit.as_deref())?,
         daemon_state: params.daemon_state,
         coordinator_state: params.coordinator_state,
         domain_state: params.domain_state,
     };
-    let nodes = node::list(&app.view()?, &filter)?;
-    if nodes.is_empty() {
-        return Err(ApiError::not_found("No node fits what was asked for"));
-    }
-    Ok(web::Json(nodes))
+    let view = app.view()?;
+    let nodes = || {
+        let nodes = node::list(&view, &filter)?;
+        if nodes.is_empty() {
+            return Err(ApiError::not_found("No node fits what was asked for"));
+        }
+        Ok(nodes)
+    };
+    let body = if filter.takes_all() {
+        app.list("node", &view, nodes)?
+    } else {
+        Arc::new(app.replies.json(&nodes()?)?)
+    };
+    Ok(body.answer(&request))
 }
 
 /// One node, as a list of one.

@@ -51,9 +51,13 @@ pub(crate) struct Document;
         (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
     )
 )]
-pub(crate) async fn show<S: Store>(app: web::Data<App<S>>) -> Result<impl Responder, ApiError> {
-    let status = status::read(&app.view()?)?;
-    Ok(web::Json(status))
+pub(crate) async fn show<S: Store>(
+    app: web::Data<App<S>>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let view = app.view()?;
+    let body = app.list("status", &view, || status::read(&view))?;
+    Ok(body.answer(&request))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -1,10 +1,13 @@
 //! Guests.
 
+use std::sync::Arc;
+
 use actix_web::http::header::LOCATION;
 use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use pvc_api::message::{ErrorReply, Message};
 use pvc_api::vm::{LockFlushStatus, Task, Vm, VmMeta, VmNodeReply, VmStateReply};
 use pvc_common::clock::Clock;
+use pvc_common::keys;
 use pvc_common::schema::NewTag;
 use pvc_common::store::Store;
 use pvc_core::ids::{NodeName, TagName};
@@ -25,7 +28,7 @@ use crate::vm::moves::{Action, Liveness, MoveRequest};
 use crate::vm::record::{self, Record};
 use crate::vm::state::Reply;
 use crate::vm::transition::{Force, Request};
-use crate::vm::{define, list, locks, meta, moves, state, undefine};
+use crate::vm::{define, entries, list, locks, meta, moves, state, undefine};
 
 /// Adds these routes.
 pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
@@ -108,8 +111,9 @@ pub(crate) struct ListParams {
 )]
 pub(crate) async fn index<S: Store>(
     app: web::Data<App<S>>,
+    request: HttpRequest,
     Params(params): Params<ListParams>,
-) -> Result<impl Responder, ApiError> {
+) -> Result<HttpResponse, ApiError> {
     let filter = VmFilter {
         name: NameFilter::parse(params.limit.as_deref())?,
         node: params.node,
@@ -121,11 +125,28 @@ pub(crate) async fn index<S: Store>(
             Sense::Matching
         },
     };
-    let vms = list::list(&app.view()?, app.clock.wall(), &filter)?;
-    if vms.is_empty() {
-        return Err(ApiError::not_found("No VM fits what was asked for"));
+    let view = app.view()?;
+    let guests = || {
+        let ids = list::list(&view, &filter)?;
+        if ids.is_empty() {
+            return Err(ApiError::not_found("No VM fits what was asked for"));
+        }
+        Ok(ids)
+    };
+    if view.branch(keys::domains().path()).count() > entries::MOST_AT_ONCE {
+        return Ok(entries::streamed(app.clone(), view.clone(), guests()?, &request));
     }
-    Ok(web::Json(vms))
+    let make = || {
+        app.entries
+            .listed(&app.replies, &view, app.clock.wall(), &guests()?)
+    };
+    let body = if filter.takes_all() {
+        let all = view.branch(keys::domains().path());
+        app.replies.list("vm", &all, app.clock_seconds(), make)?
+    } else {
+        Arc::new(make()?)
+    };
+    Ok(body.answer(&request))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -297,11 +318,12 @@ pub(crate) async fn create_named<S: Store>(
 pub(crate) async fn show<S: Store>(
     app: web::Data<App<S>>,
     vm: web::Path<String>,
-) -> Result<impl Responder, ApiError> {
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     let view = app.view()?;
     let id = record::find_in(&app, &view, &vm)?;
-    let found = list::one(&view, app.clock.wall(), id)?;
-    Ok(web::Json([found]))
+    let entry = app.entries.entry(&app.replies, &view, app.clock.wall(), id)?;
+    Ok(entry.body(&app.replies).answer(&request))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -35,6 +35,11 @@ pub(crate) enum Sense {
 }
 
 impl VmFilter {
+    /// Whether all guests fit.
+    pub(crate) fn takes_all(&self) -> bool {
+        self.name.is_none() && self.node.is_none() && self.state.is_none() && self.tag.is_none()
+    }
+
     fn takes(&self, fits: bool) -> bool {
         match self.sense {
             Sense::Matching => fits,
@@ -67,7 +72,7 @@ impl VmFilter {
 }
 
 /// All guests that fit, sorted by name.
-pub(crate) fn list(view: &View, now: SystemTime, filter: &VmFilter) -> Result<Vec<Vm>, ApiError> {
+pub(crate) fn list(view: &View, filter: &VmFilter) -> Result<Vec<VmId>, ApiError> {
     if let Some(node) = &filter.node
         && !node::names(view).contains(node)
     {
@@ -76,11 +81,11 @@ pub(crate) fn list(view: &View, now: SystemTime, filter: &VmFilter) -> Result<Ve
     let mut vms = Vec::new();
     for id in view.children(&keys::domains()) {
         if filter.fits(view, id)? {
-            vms.push(one(view, now, id)?);
+            vms.push((record::shown_name(view, id), id));
         }
     }
-    vms.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(vms)
+    vms.sort();
+    Ok(vms.into_iter().map(|(_, id)| id).collect())
 }
 
 /// One guest.

@@ -1,6 +1,7 @@
 //! Guests.
 //!
 //! * `record` - what decides over a guest, with versions; finding a guest by name or UUID.
+//! * `entries` - guests as they are sent, kept until they change.
 //! * `list` - guests as the API shows them.
 //! * `define`, `volumes` - defining and modifying: checks, shared volumes.
 //! * `transition` - which state may be asked for in which state: a pure table.
@@ -11,6 +12,7 @@
 //! * `wait` - waiting for an agent to have done it.
 
 pub(crate) mod define;
+pub(crate) mod entries;
 pub(crate) mod list;
 pub(crate) mod locks;
 pub(crate) mod meta;

@@ -15,6 +15,7 @@ mod faults;
 mod fence;
 mod hostile;
 mod list;
+mod memory;
 mod moves;
 mod nodes;
 mod settings;
