@@ -12,13 +12,19 @@
 //! * [`fault`] - faults.
 //! * [`health`] - whether the daemon is well.
 //! * [`access`] - who may use the API, and what was done through it.
+//! * [`network`] - virtual networks and SR-IOV functions.
+//! * [`storage`] - the storage cluster.
+//! * [`task`] - long work that a node does.
 pub mod access;
 pub mod fault;
 pub mod fence;
 pub mod health;
 pub mod message;
+pub mod network;
 pub mod node;
 pub mod status;
+pub mod storage;
+pub mod task;
 pub mod vm;
 
 /// Where every route begins.

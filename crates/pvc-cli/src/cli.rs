@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 use clap_complete::Shell;
 
 use crate::commands::api::Api;
@@ -11,13 +11,16 @@ use crate::commands::cluster::ClusterCommand;
 use crate::commands::connection::ConnectionCommand;
 use crate::commands::fault::FaultCommand;
 use crate::commands::fence::FenceCommand;
+use crate::commands::network::NetworkCommand;
 use crate::commands::node::NodeCommand;
+use crate::commands::storage::StorageCommand;
 use crate::commands::token::TokenCommand;
 use crate::commands::user::UserCommand;
 use crate::commands::vm::VmCommand;
-use crate::commands::{cluster, connection, fault, fence, node, token, user, vm};
+use crate::commands::{cluster, connection, fault, fence, network, node, storage, token, user, vm};
 use crate::error::Result;
 use crate::session::Session;
+use crate::{output, plain};
 
 /// Manage a Parallel Virtual Cluster.
 #[derive(Debug, Parser)]
@@ -73,6 +76,12 @@ pub(crate) enum Command {
     /// Virtual machines
     #[command(subcommand)]
     Vm(VmCommand),
+    /// Virtual networks
+    #[command(subcommand)]
+    Network(NetworkCommand),
+    /// The storage cluster
+    #[command(subcommand)]
+    Storage(StorageCommand),
     /// Nodes that are suspect or dead, and what becomes of their guests
     #[command(subcommand)]
     Fence(FenceCommand),
@@ -96,14 +105,35 @@ pub(crate) enum Command {
     },
 }
 
-/// Does what the command line says.
-pub(crate) fn run(cli: &Cli) -> Result<()> {
+/// Does what the command line says. Ends the program itself where there is nothing to do: for help, and for a command line
+/// that makes no sense.
+pub(crate) fn run(args: Vec<String>) -> Result<()> {
+    let plains = plain::all();
+    let mut command = plain::extend(Cli::command(), &plains);
+    let mut matches = command
+        .try_get_matches_from_mut(args)
+        .unwrap_or_else(|error| error.exit());
+    let global = Global::from_arg_matches(&matches).unwrap_or_else(|error| error.format(&mut command).exit());
+    if global.colour {
+        anstream::ColorChoice::Always.write_global();
+    }
+    if let Some((plain, matches)) = plain::find(&plains, &matches) {
+        return plain.run(matches, &Session::open(&global)?);
+    }
+    let cli =
+        Cli::from_arg_matches_mut(&mut matches).unwrap_or_else(|error| error.format(&mut command).exit());
+    dispatch(&cli)
+}
+
+fn dispatch(cli: &Cli) -> Result<()> {
     let open = || Session::open(&cli.global);
     match &cli.command {
         Command::Connection(command) => connection::run(command, &cli.global),
         Command::Cluster(command) => cluster::run(command, &open()?),
         Command::Node(command) => node::run(command, &open()?),
         Command::Vm(command) => vm::run(command, &open()?),
+        Command::Network(command) => network::run(command, &open()?),
+        Command::Storage(command) => storage::run(command, &open()?),
         Command::Fault(command) => fault::run(command, &open()?),
         Command::Fence(command) => fence::run(command, &open()?),
         Command::Token(command) => token::run(command, &open()?),
@@ -111,23 +141,31 @@ pub(crate) fn run(cli: &Cli) -> Result<()> {
         Command::Audit(command) => command.run(&open()?),
         Command::Api(command) => command.run(&open()?),
         Command::Completion { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "pvc", &mut std::io::stdout());
+            let mut command = plain::extend(Cli::command(), &plain::all());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut command, "pvc", &mut script);
+            output::print(&String::from_utf8_lossy(&script));
             Ok(())
         }
     }
 }
 
-/// PVC 1.0.3 has short options of two letters, which the parser does not know: they become their long forms.
+/// PVC 1.0.3 has options of two letters behind one dash, which the parser does not know: they become their long forms.
 pub(crate) fn expand(args: impl Iterator<Item = String>) -> Vec<String> {
-    let mut seen_node = false;
+    let mut group: Option<String> = None;
     args.map(|arg| {
-        seen_node |= arg == "node";
-        match arg.as_str() {
-            "-ds" if seen_node => "--daemon-state".to_owned(),
-            "-cs" if seen_node => "--coordinator-state".to_owned(),
-            "-vs" if seen_node => "--domain-state".to_owned(),
-            _ => arg,
+        if group.is_none() && matches!(arg.as_str(), "node" | "network") {
+            group = Some(arg.clone());
         }
+        let long = match (group.as_deref(), arg.as_str()) {
+            (Some("node"), "-ds") => "--daemon-state",
+            (Some("node"), "-cs") => "--coordinator-state",
+            (Some("node"), "-vs") => "--domain-state",
+            (Some("network"), "-i6") => "--ipnet6",
+            (Some("network"), "-g6") => "--gateway6",
+            (Some(_) | None, _) => return arg,
+        };
+        long.to_owned()
     })
     .collect()
 }
@@ -140,7 +178,7 @@ mod tests {
 
     #[test]
     fn the_command_line_is_well_formed() {
-        Cli::command().debug_assert();
+        plain::extend(Cli::command(), &plain::all()).debug_assert();
     }
 
     #[test]

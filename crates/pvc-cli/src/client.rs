@@ -25,7 +25,7 @@ const READ_TRIES: u32 = 3;
 const READ_PAUSE: Duration = Duration::from_millis(500);
 /// How long the stream of events may take to begin.
 const EVENTS_ANSWER_LIMIT: Duration = Duration::from_secs(10);
-/// How long the stream of events may be silent: the server sends a sign of life every 15 s.
+/// How long the stream of events may be silent: the server sends a sign of life every 10 s.
 const EVENTS_SILENCE_LIMIT: Duration = Duration::from_secs(45);
 /// The largest reply that is taken, in bytes: some ten thousand guests with their XML.
 const REPLY_LIMIT: u64 = 256 * 1024 * 1024;

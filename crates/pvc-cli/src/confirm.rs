@@ -33,18 +33,12 @@ pub(crate) fn confirm(question: &str, asking: Asking) -> Result<Answer> {
         return Ok(Answer::Yes);
     }
     if !is_answered() {
-        return Err(CliError::usage(format!(
-            "{question} Nobody is there to answer: confirm with --yes (-y)"
-        )));
+        return Err(nobody(question));
     }
-    anstream::eprint!("{question} [y/N]: ");
-    let _ = std::io::stderr().flush();
-    let mut answer = String::new();
-    std::io::stdin()
-        .lock()
-        .read_line(&mut answer)
-        .map_err(|error| CliError::failure(format!("Can not read the answer: {error}")))?;
-    match answer.trim().to_ascii_lowercase().as_str() {
+    match typed(&format!("{question} [y/N]: "))?
+        .to_ascii_lowercase()
+        .as_str()
+    {
         "y" | "yes" => Ok(Answer::Yes),
         _ => {
             anstream::eprintln!("Aborted.");
@@ -53,26 +47,44 @@ pub(crate) fn confirm(question: &str, asking: Asking) -> Result<Answer> {
     }
 }
 
-/// Asks for `name` to be typed: for what a wrong machine's name would make a disaster.
+/// Asks for a node's name to be typed: for what a wrong machine's name would make a disaster.
 pub(crate) fn confirm_by_name(question: &str, name: &str, asking: Asking) -> Result<Answer> {
+    confirm_typed(question, "Type the node's name to confirm: ", name, asking)
+}
+
+/// Asks for a word to be typed: for what nobody should do by habit.
+pub(crate) fn confirm_by_word(question: &str, word: &str, asking: Asking) -> Result<Answer> {
+    confirm_typed(question, &format!("Type '{word}' to confirm: "), word, asking)
+}
+
+fn confirm_typed(question: &str, prompt: &str, wanted: &str, asking: Asking) -> Result<Answer> {
     if asking == Asking::Assume {
         return Ok(Answer::Yes);
     }
     if !is_answered() {
-        return Err(CliError::usage(format!(
-            "{question} Nobody is there to answer: confirm with --yes (-y)"
-        )));
+        return Err(nobody(question));
     }
-    anstream::eprint!("{question}\nType the node's name to confirm: ");
+    if typed(&format!("{question}\n{prompt}"))? == wanted {
+        return Ok(Answer::Yes);
+    }
+    anstream::eprintln!("That is something else. Nothing was done.");
+    Ok(Answer::No)
+}
+
+fn nobody(question: &str) -> CliError {
+    CliError::usage(format!(
+        "{question} Nobody is there to answer: confirm with --yes (-y)"
+    ))
+}
+
+/// What is typed after `prompt`.
+fn typed(prompt: &str) -> Result<String> {
+    anstream::eprint!("{prompt}");
     let _ = std::io::stderr().flush();
     let mut answer = String::new();
     std::io::stdin()
         .lock()
         .read_line(&mut answer)
         .map_err(|error| CliError::failure(format!("Can not read the answer: {error}")))?;
-    if answer.trim() == name {
-        return Ok(Answer::Yes);
-    }
-    anstream::eprintln!("That is not the name of the node. Nothing was done.");
-    Ok(Answer::No)
+    Ok(answer.trim().to_owned())
 }

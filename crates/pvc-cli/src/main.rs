@@ -6,28 +6,24 @@ mod commands;
 mod confirm;
 mod connection;
 mod diff;
+mod editor;
 mod error;
 mod events;
 mod log;
 mod output;
+mod plain;
 mod session;
 mod task;
 mod time;
+#[cfg(test)]
+mod tree;
 mod wait;
 mod watch;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
-use crate::cli::Cli;
-
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(cli::expand(std::env::args()));
-    if cli.global.colour {
-        anstream::ColorChoice::Always.write_global();
-    }
-    match cli::run(&cli) {
+    match cli::run(cli::expand(std::env::args())) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !error.message.is_empty() {

@@ -165,15 +165,15 @@ pub(crate) fn vm_state(word: &str) -> Cell {
 /// Green is well, yellow is on the way, red wants a person.
 fn colour_of(word: &str) -> Option<Color> {
     match word {
-        "run" | "primary" | "ready" | "start" | "up" | "works" => Some(Color::DarkGreen),
+        "run" | "primary" | "ready" | "start" | "up" | "in" | "works" | "success" => Some(Color::DarkGreen),
         "init" | "shutdown" | "takeover" | "relinquish" | "flush" | "unflush" | "restart" | "migrate"
         | "migrate-live" | "unmigrate" | "provision" | "import" | "restore" | "delete" => {
             Some(Color::DarkYellow)
         }
         "new" | "held" | "adopting" | "adopted" | "unverified" | "proven" | "recovering" | "ordered"
-        | "barring" => Some(Color::DarkYellow),
+        | "barring" | "pending" | "running" => Some(Color::DarkYellow),
         "stop" | "dead" | "fenced" | "fence-flush" | "fail" | "down" | "suspected" | "proving" | "broken"
-        | "failed" => Some(Color::DarkRed),
+        | "failed" | "failure" | "out" => Some(Color::DarkRed),
         "secondary" | "client" | "mirror" | "disable" | "flushed" => Some(Color::DarkBlue),
         _ => None,
     }

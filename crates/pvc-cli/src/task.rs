@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use pvc_api::task::TaskStatus;
 use pvc_api::vm::Task;
-use serde::Deserialize;
 use serde_json::Value;
 
 use crate::client::{said, segment, typed};
@@ -13,18 +13,6 @@ use crate::wait::{self, Look};
 
 /// How long a task is waited for: the copy of a large volume takes hours.
 const LIMIT: Duration = Duration::from_secs(24 * 3600);
-
-/// How far a task is.
-#[derive(Debug, Deserialize)]
-struct TaskStatus {
-    state: String,
-    #[serde(default)]
-    current: u64,
-    #[serde(default)]
-    total: u64,
-    #[serde(default)]
-    status: String,
-}
 
 /// Ends a change that may be done at once or be a task: says what was done, or follows the task.
 pub(crate) fn finish(session: &Session, reply: Value, wait: bool) -> Result<()> {
@@ -58,8 +46,8 @@ pub(crate) fn follow(session: &Session, id: &str, name: &str) -> Result<()> {
             "FAILURE" | "REVOKED" => Err(CliError::failure(format!("{what} has failed: {}", status.status))),
             _ if status.total > 1 => Ok(Look::Progress {
                 state: status.status,
-                current: status.current,
-                total: status.total,
+                current: status.current.into(),
+                total: status.total.into(),
             }),
             _ => Ok(Look::Waiting(if status.status.is_empty() {
                 status.state.to_lowercase()

@@ -14,6 +14,9 @@ use crate::connection::{self, Entry, LOCAL};
 use crate::error::{CliError, Exit, Result};
 use crate::output::{self, Format, formats};
 
+/// How many clusters are asked at the same time.
+const AT_ONCE: usize = 16;
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConnectionCommand {
     /// Save a connection
@@ -227,13 +230,40 @@ fn port_of(url: &str) -> u16 {
         .unwrap_or(0)
 }
 
+/// The status of each cluster. All are asked at the same time: one that is out of reach must not hold up the others.
+fn statuses<'a>(
+    connections: &[(&'a String, &'a Entry)],
+    debug: bool,
+) -> Vec<(&'a String, Result<serde_json::Value>)> {
+    std::thread::scope(|scope| {
+        let asked: Vec<_> = connections
+            .iter()
+            .map(|(name, entry)| {
+                let ask = scope.spawn(move || {
+                    connection::resolve(name, entry)
+                        .and_then(|found| Client::new(found, debug).get_once("/status", &[]))
+                });
+                (*name, ask)
+            })
+            .collect();
+        asked
+            .into_iter()
+            .map(|(name, ask)| {
+                let status = ask
+                    .join()
+                    .unwrap_or_else(|_| Err(CliError::failure("Asking this cluster has failed")));
+                (name, status)
+            })
+            .collect()
+    })
+}
+
 fn detail(format: Format, global: &Global) -> Result<()> {
     let stored = connection::load()?;
+    let all: Vec<(&String, &Entry)> = stored.0.iter().collect();
     let mut found = Vec::new();
-    for (name, entry) in &stored.0 {
-        let status = connection::resolve(name, entry)
-            .and_then(|connection| Client::new(connection, global.debug).get_once("/status", &[]));
-        found.push((name, status));
+    for group in all.chunks(AT_ONCE) {
+        found.extend(statuses(group, global.debug));
     }
     match format {
         Format::Json | Format::JsonPretty => {

@@ -1,8 +1,11 @@
 //! `pvc cluster`.
 
 mod adopt;
+mod health;
 mod metrics;
 mod status;
+mod store;
+mod task;
 
 use clap::Subcommand;
 
@@ -14,6 +17,16 @@ use crate::session::Session;
 pub(crate) enum ClusterCommand {
     /// Show how the cluster is
     Status(status::Status),
+    /// Show what lowers the health of the cluster and its nodes
+    Health(health::Health),
+    /// List tasks, or follow one
+    Task(task::Task),
+    /// Set the store up for a new cluster
+    Init(store::Init),
+    /// Save everything that the store holds
+    Backup(store::Backup),
+    /// Replace everything that the store holds by a backup
+    Restore(store::Restore),
     /// Maintenance: no node is fenced meanwhile
     #[command(subcommand)]
     Maintenance(MaintenanceCommand),
@@ -37,6 +50,11 @@ pub(crate) enum MaintenanceCommand {
 pub(crate) fn run(command: &ClusterCommand, session: &Session) -> Result<()> {
     match command {
         ClusterCommand::Status(command) => command.run(session),
+        ClusterCommand::Health(command) => command.run(session),
+        ClusterCommand::Task(command) => command.run(session),
+        ClusterCommand::Init(command) => command.run(session),
+        ClusterCommand::Backup(command) => command.run(session),
+        ClusterCommand::Restore(command) => command.run(session),
         ClusterCommand::Adopt(command) => command.run(session),
         ClusterCommand::Metrics(command) => command.run(session),
         ClusterCommand::Fault(command) => fault::run(command, session),

@@ -1,6 +1,5 @@
 //! `pvc vm modify`.
 
-use std::fs;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -9,7 +8,8 @@ use pvc_core::states::VmState;
 use super::{path, read, read_xml};
 use crate::confirm::{Answer, Asking, confirm};
 use crate::diff;
-use crate::error::{CliError, Result};
+use crate::editor;
+use crate::error::Result;
 use crate::session::Session;
 
 #[derive(Debug, Args)]
@@ -42,7 +42,7 @@ impl Modify {
         let vm = read(session, domain)?;
         let new = match &self.cfgfile {
             Some(file) => read_xml(file)?,
-            None => edit(&vm.name, &vm.xml)?,
+            None => editor::edit(&format!("{}.xml", vm.name), &vm.xml)?,
         };
         // The API shows the present XML with single quotes; quotes alone are no difference.
         let shown = new.replace('"', "'");
@@ -71,41 +71,4 @@ impl Modify {
         session.say(&session.client.put(&path(domain), &form)?);
         Ok(())
     }
-}
-
-/// Lets the administrator change `text` in an editor of their choice.
-fn edit(name: &str, text: &str) -> Result<String> {
-    let failed = |error: std::io::Error| CliError::failure(format!("Can not edit the XML: {error}"));
-    let editor = std::env::var("EDITOR")
-        .ok()
-        .filter(|editor| !editor.is_empty())
-        .unwrap_or_else(|| "editor".to_owned());
-    let directory = std::env::temp_dir().join(format!("pvc-edit-{}", std::process::id()));
-    fs::create_dir(&directory).map_err(failed)?;
-    let file = directory.join(format!("{name}.xml"));
-    let edited = fs::write(&file, text).map_err(failed).and_then(|()| {
-        let mut words = editor.split_whitespace();
-        let program = words.next().unwrap_or("editor");
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "an editor runs in the foreground for as long as a person wants"
-        )]
-        let status = std::process::Command::new(program)
-            .args(words)
-            .arg(&file)
-            .status()
-            .map_err(|error| {
-                CliError::failure(format!(
-                    "Can not run {program:?}: {error}; set EDITOR to your editor"
-                ))
-            })?;
-        if !status.success() {
-            return Err(CliError::failure(format!(
-                "{program} ended with an error; nothing is changed"
-            )));
-        }
-        fs::read_to_string(&file).map_err(failed)
-    });
-    let _ = fs::remove_dir_all(&directory);
-    edited
 }
