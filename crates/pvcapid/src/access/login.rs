@@ -9,7 +9,7 @@ use pvc_core::ids::AccountName;
 use super::identify::{failed, identify, may_try, unauthorized};
 use super::presented::Presented;
 use super::session::{self, LoggedIn};
-use super::{AuthPolicy, Caller, TokenDigest, Who, token};
+use super::{AuthPolicy, Caller, TokenDigest, Who, audit, token};
 use crate::app::App;
 use crate::error::ApiError;
 
@@ -61,6 +61,7 @@ pub(crate) async fn log_in<S: Store>(
             "The token, or the user's name or password, is wrong",
         ));
     };
+    audit::identified(&known.caller);
     let secret = session::open(app, &known, presented.address.clone()).await?;
     Ok(Answer {
         message: format!(

@@ -1,5 +1,7 @@
 //! Passwords: checked against Argon2id, since people choose ones that can be guessed.
 
+use std::sync::Arc;
+
 use argon2::{Algorithm, Argon2, Params, Version};
 use pvc_api::message::ErrorCode;
 use pvc_core::access::{Digest, PasswordHash, hex, unhex};
@@ -26,13 +28,13 @@ const AT_ONCE: usize = 2;
 /// Hashes passwords, a few at a time.
 #[derive(Debug)]
 pub(super) struct Hasher {
-    permits: Semaphore,
+    permits: Arc<Semaphore>,
 }
 
 impl Default for Hasher {
     fn default() -> Self {
         Hasher {
-            permits: Semaphore::new(AT_ONCE),
+            permits: Arc::new(Semaphore::new(AT_ONCE)),
         }
     }
 }
@@ -90,13 +92,14 @@ impl Hasher {
         if memory_kib > MOST_MEMORY_KIB || passes > MOST_PASSES {
             return Err(corrupt("it asks for too much memory or time"));
         }
-        let _permit = self
-            .permits
-            .acquire()
+        let permit = Arc::clone(&self.permits)
+            .acquire_owned()
             .await
             .map_err(|_| ApiError::new(ErrorCode::Internal, "No password is checked any more"))?;
         // It keeps a processor busy, which the threads that serve requests must not be.
         let hashed = tokio::task::spawn_blocking(move || {
+            // Until it is done, also if nobody waits for it any more: each holds its memory until then.
+            let _permit = permit;
             let params = Params::new(memory_kib, passes, 1, Some(32))?;
             let mut hash = [0; 32];
             Argon2::new(Algorithm::Argon2id, Version::V0x13, params).hash_password_into(
@@ -166,5 +169,19 @@ mod tests {
                 .await
                 .is_err()
         );
+    }
+
+    // Requests that are given up must not pile up hashes, each of which holds 19 MiB.
+    #[tokio::test]
+    async fn no_more_are_hashed_at_a_time_when_nobody_waits_for_them() {
+        let hasher = Hasher::default();
+        for _ in 0..8 {
+            // The longest that are done. Polled once, which begins it if there is room, and then dropped.
+            let hash = hasher.compute("x".to_owned(), vec![0; 16], MOST_MEMORY_KIB, MOST_PASSES);
+            assert!(futures::FutureExt::now_or_never(hash).is_none());
+        }
+        assert_eq!(hasher.permits.available_permits(), 0);
+        let again = hasher.check(None, "correct horse battery".to_owned()).await;
+        assert!(!again.unwrap(), "they end, and others have their turn");
     }
 }

@@ -103,6 +103,7 @@ fn no_secret_is_entered() {
         entry["message"].as_str().unwrap().contains("Logged in as token"),
         "{entry}"
     );
+    assert_eq!(entry["who"], json!("token \"tests\""));
     let token = post(&cluster, "/token", &[("name", "a"), ("role", "viewer")]);
     entry_of(&cluster, &token);
     let secret = token.body["token"].as_str().unwrap();

@@ -11,7 +11,7 @@ mod query;
 mod store;
 
 pub(super) use log::Log;
-pub(super) use note::Note;
+pub(super) use note::{Note, identified};
 pub(crate) use note::{answered, parameters};
 pub(crate) use query::{Query, query};
 pub use store::Audited;

@@ -127,6 +127,15 @@ pub(crate) fn answered(message: &str) {
     let _ = NOTE.try_with(|note| message.clone_into(&mut note.lock().message));
 }
 
+/// Notes who sent the request that is being carried out, where only its handler knows: somebody logs in.
+pub(in crate::access) fn identified(caller: &Caller) {
+    let _ = NOTE.try_with(|note| {
+        let mut noted = note.lock();
+        noted.request.who = caller.to_string();
+        noted.request.role = Some(caller.role);
+    });
+}
+
 /// Notes the parameters of the request that is being carried out, those of query and form together.
 pub(crate) fn parameters(text: &str) {
     let _ = NOTE.try_with(|note| {
