@@ -132,6 +132,45 @@ pub struct Task {
     pub run_on: String,
 }
 
+/// A guest's tags.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VmTags {
+    /// Its name.
+    pub name: String,
+    /// Its tags.
+    pub tags: Vec<VmTag>,
+}
+
+/// The last lines of a guest's console.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct VmConsole {
+    /// Its name.
+    pub name: String,
+    /// The lines, separated by line feeds.
+    pub data: String,
+}
+
+/// What has become of an order to attach or detach a device of a guest. Addition to PVC 1.0.3.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct DeviceOrderStatus {
+    /// The task's identity.
+    pub id: String,
+    /// `vm.device_attach` or `vm.device_detach`.
+    pub task_name: String,
+    /// The device, in words.
+    pub device: String,
+    /// The node that does it.
+    pub node: String,
+    /// Who gave it.
+    pub ordered_by: String,
+    /// When, in seconds since 1970.
+    pub ordered_at: u64,
+    /// `ordered`, `working`, `done` or `failed`.
+    pub state: String,
+    /// Why it failed; else empty.
+    pub reason: String,
+}
+
 /// What has become of an order to remove the locks of a guest's volumes. Addition to PVC 1.0.3.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct LockFlushStatus {

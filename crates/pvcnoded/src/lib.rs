@@ -8,6 +8,7 @@
 //! * [`fence`]: nodes that have died are proven dead, and their guests run elsewhere.
 //! * [`placement`]: a node for a guest.
 //! * [`drain`]: this node is emptied and filled again.
+//! * [`console`]: the last lines of guests' consoles, for people.
 //! * [`lock_flush`]: locks of a stopped guest's volumes are removed, as an administrator orders.
 //! * [`heartbeat`]: what is measured here, for people.
 //! * [`role`]: this node's part in the primary role.
@@ -19,6 +20,7 @@
 //! * [`host`]: the outside world, behind seams.
 pub mod agent;
 pub mod bmc;
+pub mod console;
 pub mod daemon;
 pub mod drain;
 pub mod fence;

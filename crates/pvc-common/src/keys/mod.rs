@@ -34,7 +34,7 @@ pub use ha::{fence, fences, lease_node, lease_nodes, lease_primary, lock_flush, 
 pub use node::{NodeKeys, PluginKeys, monitoring_plugin, monitoring_plugins, node, nodes};
 pub use root::{
     ConfigKeys, FaultKeys, LogKeys, SchemaKeys, StorageKeys, config, fault, faults, log, logs, networks,
-    osds, pools, schema, storage, volumes,
+    osds, pool_volumes, pools, schema, storage, volumes,
 };
 pub use secrecy::holds_secret;
 pub use values::Value;

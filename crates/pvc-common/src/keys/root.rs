@@ -1,7 +1,7 @@
 //! Keys of the cluster as a whole, and containers whose members belong to later work.
 
 use pvc_core::hold::AdoptOrder;
-use pvc_core::ids::{NodeName, PoolName};
+use pvc_core::ids::{ImageName, NodeName, PoolName};
 use pvc_core::records::PrimaryRecord;
 use pvc_core::states::NodeSelector;
 
@@ -128,6 +128,11 @@ pub fn pools() -> Container<PoolName> {
 /// Volumes: a child for each pool.
 pub fn volumes() -> Container<PoolName> {
     Container::at("/ceph/volumes")
+}
+
+/// A pool's volumes by name.
+pub fn pool_volumes(pool: &PoolName) -> Container<ImageName> {
+    Container::at(format!("/ceph/volumes/{pool}"))
 }
 
 /// Networks by VNI.

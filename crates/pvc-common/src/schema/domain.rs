@@ -81,7 +81,7 @@ pub fn domain_keys(new: &NewDomain) -> Txn {
 }
 
 /// The creation of a tag's keys.
-fn tag_keys(id: VmId, new: &NewTag) -> Txn {
+pub fn tag_keys(id: VmId, new: &NewTag) -> Txn {
     let tag = keys::tag(id, &new.name);
     Txn::new()
         .create(&tag.name(), &new.name)

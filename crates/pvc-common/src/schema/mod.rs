@@ -32,7 +32,7 @@ mod domain;
 mod node;
 
 pub use base::base_keys;
-pub use domain::{NewDomain, NewTag, domain_keys, protocol_keys_of_domain};
+pub use domain::{NewDomain, NewTag, domain_keys, protocol_keys_of_domain, tag_keys};
 pub use node::{NewNode, node_keys, protocol_keys_of_node};
 
 /// The schema of PVC 1.0.3.

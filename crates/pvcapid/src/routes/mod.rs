@@ -11,6 +11,7 @@ pub(crate) mod node;
 pub(crate) mod root;
 pub(crate) mod status;
 pub(crate) mod vm;
+pub(crate) mod vm_parts;
 
 use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use pvc_api::PREFIX;
@@ -33,6 +34,7 @@ pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
                 .configure(status::configure::<S>)
                 .configure(node::configure::<S>)
                 .configure(vm::configure::<S>)
+                .configure(vm_parts::configure::<S>)
                 .configure(fault::configure::<S>)
                 .configure(fence::configure::<S>)
                 .configure(access::configure::<S>)
@@ -48,6 +50,7 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
         status::Document::openapi(),
         node::Document::openapi(),
         vm::Document::openapi(),
+        vm_parts::Document::openapi(),
         fault::Document::openapi(),
         fence::Document::openapi(),
         access::Document::openapi(),

@@ -13,12 +13,12 @@ use pvc_common::placement::{Choice, Places, Unplaced, read_candidates};
 use pvc_common::schema::{self, NewDomain, NewTag};
 use pvc_common::store::{Store, StoreError, StoreExt, Txn, Znode, ZnodeVersion};
 use pvc_core::guest_xml::{self, GuestXml, InterfaceKind};
-use pvc_core::ids::{NodeName, TagName, VmId, VolumeId};
+use pvc_core::ids::{NodeName, TagName, VmId, VmName, VolumeId};
 use pvc_core::placement::{Obstacle, Wish};
 use pvc_core::states::{MigrationMethod, NodeSelector, VmState};
 
 use super::record::{self, Record};
-use super::{RETRIES, volumes};
+use super::{RETRIES, needs, volumes};
 use crate::error::ApiError;
 use crate::snapshot::{Reading, Snapshot, Wanted, children_of};
 
@@ -63,6 +63,7 @@ pub(crate) async fn define<S: Store>(store: &S, definition: &Definition) -> Resu
         let choice = target(&places, &nodes, definition, &guest)?;
         let others = Others::read(store).await?;
         check_names(&others, &guest)?;
+        needs::check(store, &guest, None).await?;
         check_volumes(store, &others, &guest).await?;
         let target = &choice.node;
         let txn = places.reserve(creation(definition, &guest, target), &choice);
@@ -123,17 +124,17 @@ pub(crate) async fn modify<S: Store>(
             Err(error) => return Err(error),
         }
         let others = Others::read(store).await?;
-        check_volumes(store, &others, &guest).await?;
         let mut wanted = Wanted::default();
         wanted.key(&keys.xml()).key(&keys.volumes());
         let seen = Snapshot::read(store, wanted).await?;
-        let mut txn = Txn::new()
-            .set(&keys.xml(), &xml.to_owned(), seen.require(&keys.xml())?.version)
-            .set(
-                &keys.volumes(),
-                &CommaList(volume_list(&guest)),
-                seen.require(&keys.volumes())?.version,
-            );
+        let before = seen.require(&keys.xml())?;
+        needs::check(store, &guest, Some(&before.value)).await?;
+        check_volumes(store, &others, &guest).await?;
+        let mut txn = Txn::new().set(&keys.xml(), &xml.to_owned(), before.version).set(
+            &keys.volumes(),
+            &CommaList(volume_list(&guest)),
+            seen.require(&keys.volumes())?.version,
+        );
         let restarts = apply == Apply::Now && record.state.value == VmState::Start;
         if restarts {
             txn = txn.check(&keys.node(), record.node.version).set(
@@ -251,13 +252,13 @@ fn target(
 }
 
 /// All guests' names and volumes, with the version of their container.
-struct Others {
+pub(super) struct Others {
     container: Znode,
     names: Vec<(VmId, Option<String>)>,
 }
 
 impl Others {
-    async fn read<S: Store>(store: &S) -> Result<Others, ApiError> {
+    pub(super) async fn read<S: Store>(store: &S) -> Result<Others, ApiError> {
         // The container's version first: whatever is defined after this makes the write fail.
         let mut wanted = Wanted::default();
         wanted.container(&keys::domains());
@@ -274,8 +275,22 @@ impl Others {
         })
     }
 
+    /// Whether no guest but `id` has that name.
+    pub(super) fn check_name(&self, id: VmId, name: &VmName) -> Result<(), ApiError> {
+        let taken = self
+            .names
+            .iter()
+            .find(|(other, found)| *other != id && found.as_deref() == Some(name.as_str()));
+        match taken {
+            Some((other, _)) => Err(ApiError::conflict(format!(
+                "There is a VM named {name} already (UUID {other})"
+            ))),
+            None => Ok(()),
+        }
+    }
+
     /// `txn`, which holds only if nobody has defined or modified a guest since.
-    fn touch(&self, txn: Txn) -> Txn {
+    pub(super) fn touch(&self, txn: Txn) -> Txn {
         let version: ZnodeVersion = self.container.version;
         Txn::new()
             .set_path(keys::domains().path(), self.container.data.clone(), version)
@@ -291,14 +306,8 @@ fn check_names(others: &Others, guest: &GuestXml) -> Result<(), ApiError> {
                 name.as_deref().unwrap_or("its name can not be read")
             )));
         }
-        if name.as_deref() == Some(guest.name.as_str()) {
-            return Err(ApiError::conflict(format!(
-                "There is a VM named {} already (UUID {id})",
-                guest.name
-            )));
-        }
     }
-    Ok(())
+    others.check_name(guest.uuid, &guest.name)
 }
 
 /// Refuses volumes that another guest has, unless both share them or both only read.

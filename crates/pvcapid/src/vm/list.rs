@@ -93,17 +93,21 @@ pub(crate) fn one(view: &View, now: SystemTime, id: VmId) -> Result<Vm, ApiError
     let state = view
         .get(&keys::domain(id).state())?
         .ok_or_else(|| record::unknown(&id.to_string()))?;
-    let tags = view
-        .children(&keys::domain_tags(id))
-        .iter()
-        .map(|tag| shown_tag(id, tag, view))
-        .collect();
+    let tags = shown_tags(view, id);
     let snapshots = view
         .children(&keys::domain_snapshots(id))
         .iter()
         .map(|name| shown_snapshot(id, name, now, view))
         .collect();
     Ok(assemble(id, state.value, tags, snapshots, view))
+}
+
+/// A guest's tags.
+pub(crate) fn shown_tags(view: &View, id: VmId) -> Vec<VmTag> {
+    view.children(&keys::domain_tags(id))
+        .iter()
+        .map(|tag| shown_tag(id, tag, view))
+        .collect()
 }
 
 fn shown_tag(id: VmId, tag: &TagName, view: &View) -> VmTag {

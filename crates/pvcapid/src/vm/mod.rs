@@ -7,18 +7,26 @@
 //! * `transition` - which state may be asked for in which state: a pure table.
 //! * `state`, `undefine` - carrying that out.
 //! * `locks` - removing the locks that a dead client has left.
+//! * `tags`, `rename`, `console` - what belongs to one guest.
+//! * `devices` - attaching devices to guests that run, and detaching them.
+//! * `needs` - what a definition names and the cluster has to have.
 //! * `meta` - how a guest is placed, moved and recovered.
 //! * `moves` - moving guests from node to node.
 //! * `wait` - waiting for an agent to have done it.
 
+pub(crate) mod console;
 pub(crate) mod define;
+pub(crate) mod devices;
 pub(crate) mod entries;
 pub(crate) mod list;
 pub(crate) mod locks;
 pub(crate) mod meta;
 pub(crate) mod moves;
+pub(crate) mod needs;
 pub(crate) mod record;
+pub(crate) mod rename;
 pub(crate) mod state;
+pub(crate) mod tags;
 pub(crate) mod transition;
 pub(crate) mod undefine;
 pub(crate) mod volumes;

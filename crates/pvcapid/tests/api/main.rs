@@ -18,6 +18,7 @@ mod list;
 mod memory;
 mod moves;
 mod nodes;
+mod parts;
 mod settings;
 mod states;
 mod status;

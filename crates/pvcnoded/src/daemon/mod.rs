@@ -44,6 +44,7 @@ use tracing::{error, info, warn};
 
 use crate::agent::{AgentPhase, AgentState};
 use crate::bmc::{BmcSettings, BmcWatch};
+use crate::console::Consoles;
 use crate::drain::{DrainParts, DrainRounds};
 use crate::fence::{FenceParts, FenceSettings, Fencer, OwnFence};
 use crate::heartbeat::Heartbeat;
@@ -251,6 +252,9 @@ impl Daemon {
         loops.spawn(watch_bmc(&self.config, &store));
         loops.spawn(tell_when_running(agent.clone()));
         loops.spawn(hold.run(|status| tell_systemd(&[NotifyState::Status(status)])));
+        if let Some(hypervisor) = guests.statistics() {
+            loops.spawn(self.consoles(&store, &agent, hypervisor).run());
+        }
         if let Some(storage) = watch_storage(&self.config, &store, &agent, guests.statistics()) {
             loops.spawn(storage);
         }
@@ -313,6 +317,23 @@ impl Daemon {
             clock: HostClock,
             storage: CephCommands::new(HostCommandRunner::from_system(), ceph),
             me: self.config.node.clone(),
+            agent: agent.clone(),
+        }
+    }
+
+    /// What publishes the consoles of the guests that run here.
+    fn consoles(
+        &self,
+        store: &ZooKeeperStore,
+        agent: &AgentState,
+        hypervisor: Libvirt,
+    ) -> Consoles<ZooKeeperStore, HostClock, Libvirt> {
+        Consoles {
+            store: store.clone(),
+            clock: HostClock,
+            hypervisor,
+            directory: self.config.paths.console_log_directory.clone(),
+            lines: usize::try_from(self.config.logging.console_lines).unwrap_or(usize::MAX),
             agent: agent.clone(),
         }
     }
