@@ -44,6 +44,8 @@ struct Heard {
     since: BootTime,
     /// Whether the version has ever moved while this observer looked.
     moved: bool,
+    /// Whether it was seen to move since the last gap in the own rounds: only then is it known to be renewed.
+    renewed: bool,
 }
 
 /// Counts silences.
@@ -71,6 +73,7 @@ impl SilenceJudge {
                 Some(heard) if heard.seen.version == seen.version => {
                     if !consecutive {
                         heard.since = look.answered;
+                        heard.renewed = false;
                     }
                 }
                 Some(heard) => {
@@ -78,6 +81,8 @@ impl SilenceJudge {
                         seen,
                         since: look.answered,
                         moved: true,
+                        // Over a gap: it was renewed some time in between, and that may be long ago.
+                        renewed: consecutive,
                     };
                 }
                 None => {
@@ -88,6 +93,7 @@ impl SilenceJudge {
                             since: look.answered,
                             // A node that was not there before has registered since.
                             moved: self.begun,
+                            renewed: self.begun && consecutive,
                         },
                     );
                 }
@@ -113,6 +119,14 @@ impl SilenceJudge {
             }
             (Some(_), Some(_)) | (None, _) | (_, None) => Duration::ZERO,
         }
+    }
+
+    /// Whether it was seen to renew in the own rounds since the last gap in them, as far as that is known at `now`. That no
+    /// silence is known of it is not enough: an observer that has just begun, or could not hear, knows nothing of anybody.
+    pub fn was_heard(&self, node: &NodeName, now: BootTime) -> bool {
+        self.last
+            .is_some_and(|(_, answered)| now.since(answered) <= LONGEST_STEP)
+            && self.heard.get(node).is_some_and(|heard| heard.renewed)
     }
 
     /// Its lease at the last round.
@@ -204,6 +218,23 @@ mod tests {
         }
         judge.look(look(5.0, 3));
         assert_eq!(judge.silence(&node(), at(5.5)), Duration::ZERO);
+    }
+
+    #[test]
+    fn nobody_is_known_to_live_before_it_was_seen_to_renew_since_the_last_gap() {
+        let mut judge = SilenceJudge::default();
+        judge.look(look(0.0, 4));
+        assert!(!judge.was_heard(&node(), at(0.5)));
+        judge.look(look(1.0, 5));
+        assert!(judge.was_heard(&node(), at(1.5)));
+        judge.look(look(2.0, 5));
+        assert!(judge.was_heard(&node(), at(2.5)));
+        // Overdue, and then a gap over which it has moved: that may have been right after the last look.
+        assert!(!judge.was_heard(&node(), at(9.0)));
+        judge.look(look(60.0, 9));
+        assert!(!judge.was_heard(&node(), at(60.5)));
+        judge.look(look(61.0, 10));
+        assert!(judge.was_heard(&node(), at(61.5)));
     }
 
     #[test]

@@ -181,6 +181,7 @@ fn begin(view: &FenceView<'_>) -> FenceStep {
         Standing::Suspect { silence } if !view.maintenance => FenceStep::Suspect { silence: *silence },
         Standing::Suspect { .. }
         | Standing::Alive
+        | Standing::Unknown
         | Standing::Quiet { .. }
         | Standing::NeverRegistered
         | Standing::Stopped
@@ -193,7 +194,8 @@ fn take_back(view: &FenceView<'_>) -> Option<FenceStep> {
     match view.standing {
         Standing::Alive => return Some(FenceStep::Abandon(AbandonReason::Renewed)),
         Standing::Stopped => return Some(FenceStep::Abandon(AbandonReason::Stopped)),
-        Standing::Quiet { .. }
+        Standing::Unknown
+        | Standing::Quiet { .. }
         | Standing::NeverRegistered
         | Standing::ComingUp { .. }
         | Standing::Suspect { .. } => {}
@@ -202,10 +204,18 @@ fn take_back(view: &FenceView<'_>) -> Option<FenceStep> {
         .then_some(FenceStep::Abandon(AbandonReason::Maintenance))
 }
 
-/// An administrator's word counts only about a node that is not heard: whoever has looked at the wrong machine must not
-/// end a living one's guests.
+/// An administrator's word counts only about a node that is known not to be heard: whoever has looked at the wrong machine
+/// must not end a living one's guests.
 fn said_to_be_off(view: &FenceView<'_>, record: &FenceRecord) -> bool {
-    record.is_confirmed(ConfirmationKind::MachineIsOff) && *view.standing != Standing::Alive
+    let known_silent = match view.standing {
+        Standing::Alive | Standing::Unknown => false,
+        Standing::Quiet { .. }
+        | Standing::NeverRegistered
+        | Standing::Stopped
+        | Standing::ComingUp { .. }
+        | Standing::Suspect { .. } => true,
+    };
+    known_silent && record.is_confirmed(ConfirmationKind::MachineIsOff)
 }
 
 fn next_when_suspected(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep {
@@ -258,10 +268,14 @@ fn next_when_proving(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep {
     if said_to_be_off(view, record) {
         return FenceStep::Conclude(ProofKind::Administrator);
     }
-    if !record.past_return()
-        && let Some(step) = take_back(view)
-    {
-        return step;
+    if !record.past_return() {
+        if let Some(step) = take_back(view) {
+            return step;
+        }
+        // As for a suspicion: the first order is given by whoever has heard the silence.
+        if !matches!(view.standing, Standing::Suspect { .. }) {
+            return FenceStep::Leave;
+        }
     }
     if view.backing_off {
         return FenceStep::Leave;

@@ -48,8 +48,11 @@ impl SuspicionSettings {
 /// How a node stands with this observer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
-    /// It renews its lease.
+    /// It renews its lease: that was seen in this observer's own rounds.
     Alive,
+    /// This observer has neither seen it renew nor heard it be silent: it has just begun, or could not hear. A moment
+    /// later it knows. Nothing is concluded from this, neither that the node lives nor that it does not.
+    Unknown,
     /// It has been silent, but not for long enough.
     Quiet {
         /// For how long.
@@ -94,6 +97,8 @@ pub struct SuspicionJudge {
     settings: SuspicionSettings,
     begun: BootTime,
     fell_silent: BTreeMap<NodeName, BootTime>,
+    /// Since when each that is alive has been so without a break.
+    alive_since: BTreeMap<NodeName, BootTime>,
 }
 
 impl SuspicionJudge {
@@ -103,6 +108,7 @@ impl SuspicionJudge {
             settings,
             begun: now,
             fell_silent: BTreeMap::new(),
+            alive_since: BTreeMap::new(),
         }
     }
 
@@ -125,10 +131,12 @@ impl SuspicionJudge {
         }
         let silence = silences.silence(node, now);
         if silence < self.settings.suspected_after {
-            return if silence < self.settings.suspected_after / 2 {
+            return if silence >= self.settings.suspected_after / 2 {
+                Standing::Quiet { silence }
+            } else if silences.was_heard(node, now) {
                 Standing::Alive
             } else {
-                Standing::Quiet { silence }
+                Standing::Unknown
             };
         }
         let since_begun = now.since(self.begun);
@@ -142,17 +150,33 @@ impl SuspicionJudge {
 
     /// Takes a round in: who fell silent, and who is heard again.
     pub fn update(&mut self, now: BootTime, standings: &BTreeMap<NodeName, Standing>) {
-        self.fell_silent
-            .retain(|node, _| standings.get(node).is_some_and(is_silent));
+        // A gap in the own rounds ends no silence: otherwise all that are silent would fall silent together after it.
+        self.fell_silent.retain(|node, _| {
+            standings
+                .get(node)
+                .is_some_and(|standing| is_silent(standing) || *standing == Standing::Unknown)
+        });
+        self.alive_since
+            .retain(|node, _| standings.get(node) == Some(&Standing::Alive));
         for (node, standing) in standings {
             if is_silent(standing) {
                 self.fell_silent.entry(node.clone()).or_insert(now);
             }
+            if *standing == Standing::Alive {
+                self.alive_since.entry(node.clone()).or_insert(now);
+            }
         }
     }
 
-    /// Whether so many fell silent together that nobody may be fenced. `closed` tells the nodes that are dead and done
-    /// with since before this observer began: they count no more.
+    /// For how long `node` has been alive without a break, as this observer knows.
+    pub fn alive_for(&self, node: &NodeName, now: BootTime) -> Duration {
+        self.alive_since
+            .get(node)
+            .map_or(Duration::ZERO, |since| now.since(*since))
+    }
+
+    /// Whether so many fell silent together that nobody may be fenced. Those that are dead and done with, by `fences`,
+    /// do not count: nothing is to be expected of them.
     pub fn brake(&self, nodes: usize, fences: &BTreeMap<NodeName, FenceRecord>) -> Option<BrakeOn> {
         if !stands(Protection::Brake) {
             return None;
@@ -160,11 +184,10 @@ impl SuspicionJudge {
         let mut times: Vec<BootTime> = self
             .fell_silent
             .iter()
-            .filter(|(node, fell)| {
-                let done = fences
-                    .get(*node)
-                    .is_some_and(|record| matches!(record.phase, FencePhase::Done { .. }));
-                !(done && fell.since(self.begun) < self.settings.suspected_after * 2)
+            .filter(|(node, _)| {
+                !fences.get(*node).is_some_and(|record| {
+                    matches!(record.phase, FencePhase::Done { .. }) && record.returned.is_none()
+                })
             })
             .map(|(_, fell)| *fell)
             .collect();
@@ -193,7 +216,11 @@ fn is_silent(standing: &Standing) -> bool {
         // Half of the time to suspicion counts: of nodes that fell silent in the same second, the first would
         // otherwise be fenced before the others count.
         Standing::Quiet { .. } | Standing::Suspect { .. } => true,
-        Standing::Alive | Standing::NeverRegistered | Standing::Stopped | Standing::ComingUp { .. } => false,
+        Standing::Alive
+        | Standing::Unknown
+        | Standing::NeverRegistered
+        | Standing::Stopped
+        | Standing::ComingUp { .. } => false,
     }
 }
 
@@ -376,6 +403,74 @@ mod tests {
             observer.round(second, |node| node < 3 || second < 3);
             assert_eq!(observer.judge.brake(5, &BTreeMap::new()), None);
         }
+    }
+
+    #[test]
+    fn a_gap_in_the_own_rounds_neither_revives_a_node_nor_lets_the_dead_fall_silent_together() {
+        let mut observer = Observer::new(6);
+        // Three die, two minutes after one another.
+        let alive = |second: u64, node: usize| match node {
+            3 => second < 3,
+            4 => second < 123,
+            5 => second < 243,
+            _ => true,
+        };
+        for second in 0..300 {
+            observer.round(second, |node| alive(second, node));
+        }
+        assert_eq!(
+            observer.judge.alive_for(&name(0), at(299)),
+            Duration::from_secs(298)
+        );
+        // This observer stood still for a minute.
+        let standings = observer.round(360, |node| alive(360, node));
+        for node in 0..6 {
+            assert_eq!(standings[&name(node)], Standing::Unknown, "{node}");
+        }
+        for second in 361..400 {
+            let standings = observer.round(second, |node| alive(second, node));
+            assert_eq!(standings[&name(0)], Standing::Alive);
+            for node in 3..6 {
+                assert_ne!(standings[&name(node)], Standing::Alive, "{node} at {second}");
+            }
+            assert_eq!(observer.judge.brake(6, &BTreeMap::new()), None, "{second}");
+        }
+        assert_eq!(
+            observer.judge.alive_for(&name(0), at(399)),
+            Duration::from_secs(38)
+        );
+    }
+
+    #[test]
+    fn nodes_that_are_dead_and_done_with_never_count_for_the_brake() {
+        use crate::fence::proof::ProofKind;
+        let mut observer = Observer::new(6);
+        for second in 0..20 {
+            observer.round(second, |node| node < 3 || second < 3);
+        }
+        let incarnation = observer
+            .silences
+            .lease(&name(3))
+            .unwrap()
+            .lease
+            .clone()
+            .unwrap()
+            .incarnation;
+        let done = |returned| {
+            let mut record = FenceRecord::suspected(incarnation.clone(), name(0));
+            record.phase = FencePhase::Done { by: ProofKind::Power };
+            record.returned = returned;
+            BTreeMap::from([(name(3), record)])
+        };
+        assert!(observer.judge.brake(6, &BTreeMap::new()).is_some());
+        assert_eq!(observer.judge.brake(6, &done(None)), None);
+        // One that has come back since, and is silent again, does.
+        assert!(
+            observer
+                .judge
+                .brake(6, &done(Some(incarnation.clone())))
+                .is_some()
+        );
     }
 
     #[test]

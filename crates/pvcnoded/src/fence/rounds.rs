@@ -133,7 +133,8 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
             return Ok(());
         }
         self.stopped.look(&self.parts, sight.now, &sight.standings).await;
-        let unpark = sight.fences.values().any(|record| !record.parked.is_empty())
+        let unpark = !sight.is_unsettled(&self.parts.me)
+            && sight.fences.values().any(|record| !record.parked.is_empty())
             && sight.now.since(self.unparked_at) >= UNPARK_EVERY;
         let due: Vec<NodeName> = sight
             .standings
@@ -383,6 +384,10 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
                 next_fence_step(&view)
             };
             debug!(%node, ?step, "fence step");
+            // Who the others are, alive or not, decides where guests go and who is left when this node is switched off.
+            if matches!(step, FenceStep::Seek { .. } | FenceStep::Recover) && sight.is_unsettled(node) {
+                return Ok(());
+            }
             let Some(lease_version) = seen.map(|seen| seen.version) else {
                 return Ok(());
             };
@@ -720,6 +725,14 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
 }
 
 impl Sight {
+    /// Whether it is not known yet of some node other than `victim` whether it lives: this fencer has just begun, or could
+    /// not hear. In a few rounds it will be.
+    fn is_unsettled(&self, victim: &NodeName) -> bool {
+        self.standings
+            .iter()
+            .any(|(node, standing)| node != victim && *standing == Standing::Unknown)
+    }
+
     /// Nodes that are not known to be alive: nothing is placed there.
     fn silent(&self) -> BTreeSet<NodeName> {
         self.standings

@@ -105,6 +105,7 @@ const BOTH: FenceStep = FenceStep::Seek {
 fn only_a_suspect_node_is_fenced_and_never_in_maintenance() {
     for standing in [
         Standing::Alive,
+        Standing::Unknown,
         Standing::Stopped,
         Standing::NeverRegistered,
         Standing::Quiet {
@@ -141,6 +142,28 @@ fn before_the_first_irreversible_order_a_renewal_or_maintenance_takes_it_back() 
         case.standing = SUSPECT;
         case.maintenance = true;
         assert_eq!(case.step(), FenceStep::Abandon(AbandonReason::Maintenance));
+    }
+}
+
+#[test]
+fn who_does_not_know_yet_whether_a_node_lives_neither_gives_a_suspicion_up_nor_believes_a_word() {
+    // A coordinator whose agent has just started takes the lock while another's suspicion waits.
+    for phase in [FencePhase::Suspected, FencePhase::Proving] {
+        let mut record = record(phase.clone());
+        record.confirmation = Some(Confirmation {
+            kind: ConfirmationKind::MachineIsOff,
+            by: "admin".to_owned(),
+            at: 0,
+        });
+        let mut case = Case::of(record);
+        case.standing = Standing::Unknown;
+        let step = case.step();
+        assert!(
+            !matches!(step, FenceStep::Abandon(_) | FenceStep::Conclude(_)),
+            "{phase:?}: {step:?}"
+        );
+        case.standing = SUSPECT;
+        assert_eq!(case.step(), FenceStep::Conclude(ProofKind::Administrator));
     }
 }
 
