@@ -322,6 +322,24 @@ impl FenceRecord {
         power || storage || proven
     }
 
+    /// Whether all that was done was to order it off, without a proof: nothing keeps its guests from writing, and nobody
+    /// has taken them. If it lives on for long the order was not carried out, and the fence may be given up: a BMC that
+    /// carries it out later still only crashes the node, and that is fenced properly.
+    pub fn may_be_outlived(&self) -> bool {
+        let ordered = match self.power {
+            PowerTrack::Ordered | PowerTrack::Failed { .. } => true,
+            PowerTrack::Untried | PowerTrack::Unavailable { .. } | PowerTrack::Off => false,
+        };
+        let untouched = match self.storage {
+            StorageTrack::Untried | StorageTrack::Unavailable { .. } => true,
+            StorageTrack::Barring
+            | StorageTrack::Entered { .. }
+            | StorageTrack::Barred { .. }
+            | StorageTrack::Failed { .. } => false,
+        };
+        self.phase == FencePhase::Proving && ordered && untouched
+    }
+
     /// Whether it is evidence, for the life `me`, that others have taken its guests or are about to: then it ends them.
     /// A suspicion is none, nor is the word `dead` in the node's state.
     pub fn is_evidence_against(&self, me: &Incarnation) -> bool {
@@ -332,8 +350,9 @@ impl FenceRecord {
         proven && self.victim.same_boot(me) && self.returned.is_none()
     }
 
-    /// Whether the life `me` must not take part: it starts nothing and claims nothing.
+    /// Whether the life `me` must not take part: it starts nothing and claims nothing. A record about another machine that
+    /// had this name before is nothing to `me`: it owns nothing of that machine's.
     pub fn bars(&self, me: &Incarnation) -> bool {
-        self.is_open() || self.is_evidence_against(me)
+        (self.is_open() && self.victim.same_machine(me)) || self.is_evidence_against(me)
     }
 }

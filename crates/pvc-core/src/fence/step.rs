@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::proof::{Proof, ProofKind};
 use super::record::{ConfirmationKind, FencePhase, FenceRecord, PowerTrack, RestartTrack};
-use super::suspicion::{BrakeOn, Standing};
+use super::suspicion::{BrakeOn, Standing, same_boot_renews};
 use crate::protection::{Protection, stands};
 use crate::records::NodeLease;
 
@@ -59,6 +59,10 @@ pub struct FenceView<'a> {
     pub policy: &'a FencePolicy,
     /// How many guests the dead boot still owns or receives, those that no proof covers not counted.
     pub guests_left: usize,
+    /// For how long the node has been alive without a break.
+    pub alive_for: Duration,
+    /// Whether a machine that had this name before the one that has it now still owns or receives guests.
+    pub former_owns: bool,
 }
 
 /// What is to be done.
@@ -73,6 +77,8 @@ pub enum FenceStep {
         /// For how long it has been silent.
         silence: Duration,
     },
+    /// Put a suspicion on record of the machine that had this name before: guests still belong to it.
+    SuspectFormer,
     /// Give it up; nothing was done to the node.
     Abandon(AbandonReason),
     /// Seek proofs: write the intent, act, write the results.
@@ -108,6 +114,8 @@ pub enum WaitReason {
     },
     /// Guests that no proof so far covers.
     GuestsNotCovered(usize),
+    /// It was ordered off, is not off, and renews its lease.
+    RenewsAgain,
 }
 
 impl fmt::Display for WaitReason {
@@ -128,6 +136,12 @@ impl fmt::Display for WaitReason {
                 "{count} of its guests have disks or clients that the storage proof does not cover: they wait until its BMC \
                  answers, it boots anew, or somebody confirms that it is off"
             ),
+            WaitReason::RenewsAgain => write!(
+                f,
+                "it renews its lease again, its BMC has not said off and none of its clients was barred: given up when that \
+                 lasts {} s",
+                ORDER_OUTLIVED.as_secs()
+            ),
         }
     }
 }
@@ -141,6 +155,10 @@ pub enum AbandonReason {
     Maintenance,
     /// It has stopped in good order.
     Stopped,
+    /// It was ordered off and lives on, long after its BMC would have carried that out; nothing else was done to it.
+    OrderOutlived,
+    /// Another machine has its name, and no guest belongs to it.
+    Replaced,
 }
 
 impl fmt::Display for AbandonReason {
@@ -149,6 +167,12 @@ impl fmt::Display for AbandonReason {
             AbandonReason::Renewed => "it renewed its lease in time",
             AbandonReason::Maintenance => "maintenance was switched on before anything was done to it",
             AbandonReason::Stopped => "it has stopped in good order",
+            AbandonReason::OrderOutlived => {
+                "it has outlived the order to switch it off, and nothing else was done to it"
+            }
+            AbandonReason::Replaced => {
+                "another machine has its name now, and no guest belongs to the former one"
+            }
         })
     }
 }
@@ -179,6 +203,7 @@ pub fn next_fence_step(view: &FenceView<'_>) -> FenceStep {
 fn begin(view: &FenceView<'_>) -> FenceStep {
     match view.standing {
         Standing::Suspect { silence } if !view.maintenance => FenceStep::Suspect { silence: *silence },
+        _ if view.former_owns && !view.maintenance => FenceStep::SuspectFormer,
         Standing::Suspect { .. }
         | Standing::Alive
         | Standing::Unknown
@@ -189,12 +214,34 @@ fn begin(view: &FenceView<'_>) -> FenceStep {
     }
 }
 
+/// How long a node has to live on after it was ordered off before the order counts as not carried out: longer than any BMC
+/// takes from the order to the supply.
+pub const ORDER_OUTLIVED: Duration = Duration::from_secs(30);
+
+/// Whether another machine has taken the name of the one that `record` is about. That machine registered after the lease
+/// had stood still for longer than the former one's right lasts, and the former one can't renew it any more. How the
+/// node stands says nothing about the former machine then.
+pub fn is_replaced(record: &FenceRecord, lease: Option<&NodeLease>) -> bool {
+    lease.is_some_and(|lease| !lease.incarnation.same_machine(&record.victim))
+}
+
 /// Before the first irreversible act.
-fn take_back(view: &FenceView<'_>) -> Option<FenceStep> {
+fn take_back(view: &FenceView<'_>, record: &FenceRecord) -> Option<FenceStep> {
+    if is_replaced(record, view.lease) {
+        if view.guests_left == 0 {
+            return Some(FenceStep::Abandon(AbandonReason::Replaced));
+        }
+        return view
+            .maintenance
+            .then_some(FenceStep::Abandon(AbandonReason::Maintenance));
+    }
+    if same_boot_renews(record, view.lease, view.standing) {
+        return Some(FenceStep::Abandon(AbandonReason::Renewed));
+    }
     match view.standing {
-        Standing::Alive => return Some(FenceStep::Abandon(AbandonReason::Renewed)),
         Standing::Stopped => return Some(FenceStep::Abandon(AbandonReason::Stopped)),
-        Standing::Unknown
+        Standing::Alive
+        | Standing::Unknown
         | Standing::Quiet { .. }
         | Standing::NeverRegistered
         | Standing::ComingUp { .. }
@@ -215,11 +262,16 @@ fn said_to_be_off(view: &FenceView<'_>, record: &FenceRecord) -> bool {
         | Standing::ComingUp { .. }
         | Standing::Suspect { .. } => true,
     };
-    known_silent && record.is_confirmed(ConfirmationKind::MachineIsOff)
+    (known_silent || is_replaced(record, view.lease)) && record.is_confirmed(ConfirmationKind::MachineIsOff)
+}
+
+/// Whether this observer has heard the silence of the boot that `record` is about for long enough to act on it.
+fn is_heard_silent(view: &FenceView<'_>, record: &FenceRecord) -> bool {
+    matches!(view.standing, Standing::Suspect { .. }) || is_replaced(record, view.lease)
 }
 
 fn next_when_suspected(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep {
-    if let Some(step) = take_back(view) {
+    if let Some(step) = take_back(view, record) {
         return step;
     }
     if !stands(Protection::FenceNeedsProof) {
@@ -229,7 +281,7 @@ fn next_when_suspected(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep 
         return FenceStep::Conclude(ProofKind::Administrator);
     }
     // Somebody else's suspicion; this observer has not heard the node for long enough to act on its own judgement.
-    if !matches!(view.standing, Standing::Suspect { .. }) {
+    if !is_heard_silent(view, record) {
         return FenceStep::Leave;
     }
     match view.brake {
@@ -268,13 +320,30 @@ fn next_when_proving(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep {
     if said_to_be_off(view, record) {
         return FenceStep::Conclude(ProofKind::Administrator);
     }
+    if is_replaced(record, view.lease) && view.guests_left == 0 {
+        return FenceStep::Abandon(AbandonReason::Replaced);
+    }
     if !record.past_return() {
-        if let Some(step) = take_back(view) {
+        if let Some(step) = take_back(view, record) {
             return step;
         }
         // As for a suspicion: the first order is given by whoever has heard the silence.
-        if !matches!(view.standing, Standing::Suspect { .. }) {
+        if !is_heard_silent(view, record) {
             return FenceStep::Leave;
+        }
+    }
+    if record.may_be_outlived() && !is_replaced(record, view.lease) {
+        match view.standing {
+            Standing::Alive if view.alive_for >= ORDER_OUTLIVED => {
+                return FenceStep::Abandon(AbandonReason::OrderOutlived);
+            }
+            // A node that lives is not ordered off once more: the day its BMC answers again it would be shot.
+            Standing::Alive => return FenceStep::Wait(WaitReason::RenewsAgain),
+            Standing::Unknown | Standing::Quiet { .. } => return FenceStep::Leave,
+            Standing::NeverRegistered
+            | Standing::Stopped
+            | Standing::ComingUp { .. }
+            | Standing::Suspect { .. } => {}
         }
     }
     if view.backing_off {

@@ -1,6 +1,6 @@
 //! Who is suspect, and the brakes on it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::record::{FencePhase, FenceRecord};
@@ -99,6 +99,8 @@ pub struct SuspicionJudge {
     fell_silent: BTreeMap<NodeName, BootTime>,
     /// Since when each that is alive has been so without a break.
     alive_since: BTreeMap<NodeName, BootTime>,
+    /// Those that were alive at any time since this observer began.
+    once_alive: BTreeSet<NodeName>,
 }
 
 impl SuspicionJudge {
@@ -109,6 +111,7 @@ impl SuspicionJudge {
             begun: now,
             fell_silent: BTreeMap::new(),
             alive_since: BTreeMap::new(),
+            once_alive: BTreeSet::new(),
         }
     }
 
@@ -164,6 +167,7 @@ impl SuspicionJudge {
             }
             if *standing == Standing::Alive {
                 self.alive_since.entry(node.clone()).or_insert(now);
+                self.once_alive.insert(node.clone());
             }
         }
     }
@@ -175,8 +179,11 @@ impl SuspicionJudge {
             .map_or(Duration::ZERO, |since| now.since(*since))
     }
 
-    /// Whether so many fell silent together that nobody may be fenced. Those that are dead and done with, by `fences`,
-    /// do not count: nothing is to be expected of them.
+    /// Whether so many fell silent together that nobody may be fenced.
+    ///
+    /// Those that are dead and done with, by `fences`, count only if this observer heard them fall silent: of the others,
+    /// dead for weeks perhaps, it would take the time at which it began to judge them for the time of their fall. One
+    /// that it did hear counts also when it is done with: somebody who lets one of nine go on means that one.
     pub fn brake(&self, nodes: usize, fences: &BTreeMap<NodeName, FenceRecord>) -> Option<BrakeOn> {
         if !stands(Protection::Brake) {
             return None;
@@ -185,9 +192,10 @@ impl SuspicionJudge {
             .fell_silent
             .iter()
             .filter(|(node, _)| {
-                !fences.get(*node).is_some_and(|record| {
+                let done = fences.get(*node).is_some_and(|record| {
                     matches!(record.phase, FencePhase::Done { .. }) && record.returned.is_none()
-                })
+                });
+                self.once_alive.contains(*node) || !done
             })
             .map(|(_, fell)| *fell)
             .collect();
@@ -442,35 +450,30 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_are_dead_and_done_with_never_count_for_the_brake() {
+    fn nodes_that_were_dead_and_done_with_before_do_not_count_for_the_brake() {
         use crate::fence::proof::ProofKind;
-        let mut observer = Observer::new(6);
-        for second in 0..20 {
-            observer.round(second, |node| node < 3 || second < 3);
-        }
-        let incarnation = observer
-            .silences
-            .lease(&name(3))
-            .unwrap()
-            .lease
-            .clone()
-            .unwrap()
-            .incarnation;
-        let done = |returned| {
-            let mut record = FenceRecord::suspected(incarnation.clone(), name(0));
-            record.phase = FencePhase::Done { by: ProofKind::Power };
-            record.returned = returned;
-            BTreeMap::from([(name(3), record)])
-        };
-        assert!(observer.judge.brake(6, &BTreeMap::new()).is_some());
-        assert_eq!(observer.judge.brake(6, &done(None)), None);
-        // One that has come back since, and is silent again, does.
-        assert!(
+        // `until`: the second up to which three of six are heard.
+        let braked = |until: u64, done: bool, returned: bool| {
+            let mut observer = Observer::new(6);
+            for second in 0..310 {
+                observer.round(second, |node| node < 3 || second < until);
+            }
+            let lease = observer.silences.lease(&name(3)).unwrap().lease.clone().unwrap();
+            let mut record = FenceRecord::suspected(lease.incarnation.clone(), name(0));
+            if done {
+                record.phase = FencePhase::Done { by: ProofKind::Power };
+            }
+            record.returned = returned.then_some(lease.incarnation);
             observer
                 .judge
-                .brake(6, &done(Some(incarnation.clone())))
+                .brake(6, &BTreeMap::from([(name(3), record)]))
                 .is_some()
-        );
+        };
+        assert!(braked(0, false, false));
+        assert!(!braked(0, true, false));
+        // One that has come back since, and is silent again, counts; so does one whose fall was heard.
+        assert!(braked(0, true, true));
+        assert!(braked(3, true, false));
     }
 
     #[test]

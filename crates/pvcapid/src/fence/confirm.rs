@@ -8,7 +8,7 @@ use pvc_common::clock::Clock;
 use pvc_common::keys;
 use pvc_common::store::{Store, StoreError, StoreExt, Txn, Watch};
 use pvc_core::fence::{Confirmation, ConfirmationKind, FenceRecord};
-use pvc_core::ids::NodeName;
+use pvc_core::ids::{Incarnation, NodeName};
 
 use super::view::{confirmable, word};
 use crate::access::Caller;
@@ -37,8 +37,8 @@ pub(crate) async fn confirm<S: Store>(
     // renews its lease is not off, whoever says so.
     match kind {
         ConfirmationKind::MachineIsOff => {
-            app.promptly(check_open(&app.store, name, kind)).await?;
-            if renews(app, name).await? {
+            let record = app.promptly(check_open(&app.store, name, kind)).await?;
+            if renews(app, name, &record.victim).await? {
                 return Err(ApiError::conflict(format!(
                     "Node {name} has just renewed its lease: it is not off. Is it the right machine?"
                 )));
@@ -49,16 +49,25 @@ pub(crate) async fn confirm<S: Store>(
     app.promptly(write(app, name, kind, by)).await
 }
 
-/// Whether the node's lease moves while it is looked at.
-async fn renews<S: Store>(app: &App<S>, name: &NodeName) -> Result<bool, ApiError> {
+/// Whether the machine that the fence is about renews the node's lease while it is looked at. That another machine, which
+/// has its name now, does so says nothing about it.
+async fn renews<S: Store>(app: &App<S>, name: &NodeName, victim: &Incarnation) -> Result<bool, ApiError> {
     let _permit = app.waiter()?;
     let key = keys::lease_node(name);
     let mut watch = app.store.watch_tree(key.path());
     let version = async || -> Result<_, ApiError> {
-        app.promptly(async { Ok(app.store.get(&key).await?.map(|lease| lease.version)) })
-            .await
+        let lease = app.promptly(async { Ok(app.store.get(&key).await?) }).await?;
+        Ok(lease.map(|lease| {
+            let theirs = lease
+                .value
+                .is_none_or(|lease| lease.incarnation.same_machine(victim));
+            (lease.version, theirs)
+        }))
     };
     let before = version().await?;
+    if before.is_some_and(|(_, theirs)| !theirs) {
+        return Ok(false);
+    }
     let deadline = app.clock.now() + LEASE_LOOK;
     loop {
         let over = match select(pin!(watch.changed()), pin!(app.clock.sleep_until(deadline))).await {
@@ -78,7 +87,7 @@ async fn check_open<S: Store>(
     store: &S,
     name: &NodeName,
     kind: ConfirmationKind,
-) -> Result<Option<FenceRecord>, ApiError> {
+) -> Result<FenceRecord, ApiError> {
     let found = store
         .get(&keys::fence(name))
         .await?
@@ -89,7 +98,7 @@ async fn check_open<S: Store>(
         )));
     };
     check(name, &record, kind)?;
-    Ok(Some(record))
+    Ok(record)
 }
 
 /// Whether that can be confirmed now.

@@ -9,8 +9,9 @@ use std::time::Duration;
 use pvc_common::clock::Clock;
 use pvc_common::keys;
 use pvc_common::store::{ReadError, Store, StoreError, StoreExt as _, Txn, Watch as _};
-use pvc_core::fence::{AbandonReason, FencePhase, FenceRecord};
+use pvc_core::fence::{AbandonReason, FencePhase, FenceRecord, ORDER_OUTLIVED};
 use pvc_core::ids::{Incarnation, NodeName, ZnodeVersion};
+use pvc_core::time::BootTime;
 use tracing::{debug, info, warn};
 
 use super::faults::tell;
@@ -31,6 +32,8 @@ pub struct OwnFence<S, C, E> {
     agent: AgentState,
     /// Whether no process of any guest is on this host.
     empty: E,
+    /// The version of the record that was last seen, and since when.
+    seen: Option<(ZnodeVersion, BootTime)>,
 }
 
 impl<S: Store, C: Clock, E: Fn() -> bool + Send> OwnFence<S, C, E> {
@@ -50,11 +53,12 @@ impl<S: Store, C: Clock, E: Fn() -> bool + Send> OwnFence<S, C, E> {
             incarnation,
             agent,
             empty,
+            seen: None,
         }
     }
 
     /// Lets the agent take part as soon as no fence bars it, and takes it out when one does. Runs until dropped.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         let mut changes = self.store.watch_tree(keys::fence(&self.me).path());
         let mut said = false;
         loop {
@@ -80,9 +84,17 @@ impl<S: Store, C: Clock, E: Fn() -> bool + Send> OwnFence<S, C, E> {
     ///
     /// # Errors
     /// When the store does not answer; the agent stays as it is.
-    pub async fn round(&self) -> Result<(), ReadError> {
+    pub async fn round(&mut self) -> Result<(), ReadError> {
         let key = keys::fence(&self.me);
         let seen = self.store.require(&key).await?;
+        let now = self.clock.now();
+        let unchanged_for = match self.seen {
+            Some((version, since)) if version == seen.version => now.since(since),
+            Some(_) | None => {
+                self.seen = Some((seen.version, now));
+                Duration::ZERO
+            }
+        };
         let Some(record) = seen.value else {
             self.take_part();
             return Ok(());
@@ -95,8 +107,15 @@ impl<S: Store, C: Clock, E: Fn() -> bool + Send> OwnFence<S, C, E> {
             return Ok(());
         }
         match self.standing(&record) {
-            Barred::Suspected => self.answer(&record, seen.version).await?,
-            Barred::OutOfIt => self.stand_aside(&record),
+            Barred::Suspected => self.answer(&record, seen.version, AbandonReason::Renewed).await?,
+            Barred::OutOfIt => {
+                self.stand_aside(&record);
+                // Whoever ordered this node off may have died since, and every other coordinator be out of it as well.
+                if record.may_be_outlived() && unchanged_for >= ORDER_OUTLIVED {
+                    self.answer(&record, seen.version, AbandonReason::OrderOutlived)
+                        .await?;
+                }
+            }
             Barred::MayReturn => self.say_returned(&record, seen.version).await?,
         }
         Ok(())
@@ -126,16 +145,20 @@ impl<S: Store, C: Clock, E: Fn() -> bool + Send> OwnFence<S, C, E> {
         }
     }
 
-    /// A suspicion, with nothing done yet: this life renews its lease, so it ends the suspicion itself. Two fencers that
+    /// A suspicion with nothing done yet, or an order that was outlived: this life renews its lease, so it ends that itself. Two fencers that
     /// suspect each other while whoever wrote it has died would otherwise wait for each other for ever.
-    async fn answer(&self, record: &FenceRecord, version: ZnodeVersion) -> Result<(), ReadError> {
-        let alive = self.agent.node_right().holds(self.clock.now());
-        if !alive || record.past_return() || record.phase != FencePhase::Suspected {
+    async fn answer(
+        &self,
+        record: &FenceRecord,
+        version: ZnodeVersion,
+        reason: AbandonReason,
+    ) -> Result<(), ReadError> {
+        if !self.agent.node_right().holds(self.clock.now()) {
             return Ok(());
         }
         let mut answered = record.clone();
         answered.phase = FencePhase::Abandoned {
-            reason: AbandonReason::Renewed.to_string(),
+            reason: reason.to_string(),
         };
         answered.waits_for.clear();
         answered.note(wall_seconds(&self.clock), &self.me, "I live, and renew my lease");
@@ -155,6 +178,7 @@ impl<S: Store, C: Clock, E: Fn() -> bool + Send> OwnFence<S, C, E> {
         match record.phase {
             // A living node renews its lease, and that ends the suspicion. Its guests' claims wait until then.
             FencePhase::Suspected => Barred::Suspected,
+            FencePhase::Proving if !record.past_return() => Barred::Suspected,
             FencePhase::Proving | FencePhase::Proven { .. } | FencePhase::Recovering { .. } => {
                 Barred::OutOfIt
             }

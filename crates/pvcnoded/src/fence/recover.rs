@@ -15,7 +15,7 @@ use pvc_common::placement::{Places, read_candidates};
 use pvc_common::store::{ReadError, Store, StoreError, StoreExt as _, Txn, Znode, ZnodeVersion};
 use pvc_core::fence::{FencePhase, GuestFate, GuestRecords, Proof, StorageTrack, guest_fate};
 use pvc_core::guest_xml::{self, DiskAccess};
-use pvc_core::ids::{CephClient, NodeName, VmId, VolumeId};
+use pvc_core::ids::{CephClient, Incarnation, NodeName, VmId, VolumeId};
 use pvc_core::protection::{Protection, stands};
 use pvc_core::records::{CephClients, Incoming, Owner};
 use pvc_core::states::VmState;
@@ -188,6 +188,27 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             }
         };
         Ok(guest_xml::parse(&xml).is_ok_and(|guest| !all_writable_disks_on_ceph(&guest)))
+    }
+
+    /// How many guests the boot of `incarnation` owns or receives.
+    pub(super) async fn belonging_to(
+        &self,
+        node: &NodeName,
+        incarnation: &Incarnation,
+    ) -> Result<usize, FenceError> {
+        let (guests, unreadable) = self.read_all_guests().await?;
+        let belonging = guests.iter().filter(|guest| {
+            let owned = guest
+                .owner
+                .as_ref()
+                .is_some_and(|owner| owner.node == *node && owner.incarnation.same_boot(incarnation));
+            let received = guest.incoming.as_ref().is_some_and(|incoming| {
+                incoming.target == *node && incoming.incarnation.same_boot(incarnation)
+            });
+            owned || received
+        });
+        // Whoever a guest belongs to whose record can't be read: it may be this one.
+        Ok(belonging.count() + unreadable.len())
     }
 
     /// One round over all guests of the dead boot.
@@ -442,7 +463,8 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             .and_then(|record| record.lease_version_at_off);
         // A renewal after "off" voids the proof, also in the middle of the recovery.
         let still_silent = match at_off {
-            Some(version) if proof.is_a_word() => {
+            // Another machine has its lease: it can't renew that any more.
+            Some(version) if proof.is_a_word() && !victim.replaced => {
                 Txn::new().check(&keys::lease_node(&victim.node), ZnodeVersion(version))
             }
             Some(_) | None => Txn::new(),

@@ -11,10 +11,10 @@ use pvc_common::pause;
 use pvc_common::store::{ReadError, Store, StoreExt as _, Txn, ZnodeVersion};
 use pvc_core::fence::{
     CoordinatorLife, FencePhase, FencePolicy, FenceRecord, FenceStep, FenceView, Means, PowerTrack, Proof,
-    ProofKind, RecoveryPolicy, RestartTrack, SilenceJudge, Standing, SuspicionJudge, WaitReason,
+    ProofKind, RecoveryPolicy, RestartTrack, SilenceJudge, Standing, SuspicionJudge, WaitReason, is_replaced,
     next_fence_step, quorum_at_stake,
 };
-use pvc_core::ids::{NodeName, VmId};
+use pvc_core::ids::{Incarnation, MachineId, NodeName, VmId};
 use pvc_core::protection::{Protection, stands};
 use pvc_core::records::NodeLease;
 use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState};
@@ -43,6 +43,8 @@ const AFTER_ERROR: Duration = Duration::from_secs(2);
 const SWITCH_ON_WITHOUT_PROGRESS: Duration = Duration::from_secs(60);
 /// How often a node that is dead and done with is looked at for guests that were placed there all the same.
 const LATE_GUESTS_EVERY: Duration = Duration::from_secs(30);
+/// How often it is looked whether guests belong to a machine that has lost its name to another.
+const FORMER_EVERY: Duration = Duration::from_secs(60);
 /// Between two tries of a guest that found no node.
 const UNPARK_EVERY: Duration = Duration::from_secs(60);
 
@@ -65,6 +67,16 @@ pub struct Fencer<S, C, P, T> {
     in_maintenance: bool,
     unparked_at: BootTime,
     stopped: StoppedNodes,
+    former: Former,
+}
+
+/// Machines whose names others have taken, and to which guests belong all the same.
+#[derive(Debug, Default)]
+struct Former {
+    /// Which machine has each name now.
+    machines: BTreeMap<NodeName, MachineId>,
+    looked: Option<BootTime>,
+    owners: BTreeMap<NodeName, Incarnation>,
 }
 
 /// All nodes and records as one round sees them.
@@ -90,6 +102,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
             in_maintenance: false,
             unparked_at: now,
             stopped: StoppedNodes::default(),
+            former: Former::default(),
         }
     }
 
@@ -120,7 +133,8 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
     /// # Errors
     /// When the store does not answer. Whatever was done is on record.
     pub async fn round(&mut self) -> Result<(), ReadError> {
-        if self.parts.agent.phase() != AgentPhase::Running
+        let phase = self.parts.agent.phase();
+        if !matches!(phase, AgentPhase::Running | AgentPhase::Starting)
             || !self.parts.agent.node_right().holds(self.parts.clock.now())
             // The store may tell of the past: whoever is silent in it may be well.
             || self.parts.agent.hold().is_on()
@@ -128,18 +142,30 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
             return Ok(());
         }
         let sight = self.look().await?;
-        let own_fence = sight.fences.get(&self.parts.me);
-        if own_fence.is_some_and(|record| record.bars(&self.parts.incarnation)) {
+        let barred = sight
+            .fences
+            .get(&self.parts.me)
+            .is_some_and(|record| record.bars(&self.parts.incarnation));
+        // If each coordinator that lives is out of it by a fence of its own, nobody else would ever end one: then what
+        // others have begun is carried on all the same, and nothing new is begun.
+        if (barred && !sight.all_coordinators_are_barred(&self.parts.me))
+            || (!barred && phase != AgentPhase::Running)
+        {
             return Ok(());
         }
         self.stopped.look(&self.parts, sight.now, &sight.standings).await;
-        let unpark = !sight.is_unsettled(&self.parts.me)
+        self.look_for_former(&sight).await;
+        let unpark = !barred
+            && !sight.is_unsettled(&self.parts.me)
             && sight.fences.values().any(|record| !record.parked.is_empty())
             && sight.now.since(self.unparked_at) >= UNPARK_EVERY;
         let due: Vec<NodeName> = sight
             .standings
             .iter()
-            .filter(|(node, standing)| self.is_due(node, standing, &sight))
+            .filter(|(node, standing)| {
+                (!barred || sight.fences.get(*node).is_some_and(FenceRecord::is_open))
+                    && self.is_due(node, standing, &sight)
+            })
             .map(|(node, _)| node.clone())
             .collect();
         if due.is_empty() && !unpark {
@@ -178,6 +204,61 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
         }
         lock.release().await;
         Ok(())
+    }
+
+    /// Looks for guests that belong to a machine whose name another has taken: nobody will ever hear that one again, and it
+    /// fell silent for too short a time to be suspected.
+    async fn look_for_former(&mut self, sight: &Sight) {
+        let leases: Vec<(&NodeName, &Incarnation)> = sight
+            .silences
+            .nodes()
+            .filter_map(|node| {
+                let lease = sight.silences.lease(node)?.lease.as_ref()?;
+                Some((node, &lease.incarnation))
+            })
+            .collect();
+        let machines: BTreeMap<NodeName, MachineId> = leases
+            .iter()
+            .map(|(node, incarnation)| ((*node).clone(), incarnation.machine_id.clone()))
+            .collect();
+        let due = machines != self.former.machines
+            || self
+                .former
+                .looked
+                .is_none_or(|looked| sight.now.since(looked) >= FORMER_EVERY);
+        if !due {
+            return;
+        }
+        let Ok(guests) = self.parts.read_guests().await else {
+            return;
+        };
+        let belongs_to = guests.iter().flat_map(|guest| {
+            let owner = guest
+                .owner
+                .as_ref()
+                .map(|owner| (&owner.node, &owner.incarnation));
+            let incoming = guest
+                .incoming
+                .as_ref()
+                .map(|incoming| (&incoming.target, &incoming.incarnation));
+            owner.into_iter().chain(incoming)
+        });
+        self.former.owners = belongs_to
+            .filter(|(node, boot)| {
+                machines
+                    .get(*node)
+                    .is_some_and(|machine| *machine != boot.machine_id)
+            })
+            // A death that is known and dealt with: what still belongs to it is left there on purpose.
+            .filter(|(node, boot)| {
+                !sight.fences.get(*node).is_some_and(|record| {
+                    matches!(record.phase, FencePhase::Done { .. }) && record.victim.same_boot(boot)
+                })
+            })
+            .map(|(node, boot)| (node.clone(), boot.clone()))
+            .collect();
+        self.former.machines = machines;
+        self.former.looked = Some(sight.now);
     }
 
     async fn look(&mut self) -> Result<Sight, ReadError> {
@@ -332,6 +413,8 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
                 .is_some_and(|not_before| self.parts.clock.now() < not_before),
             policy,
             guests_left,
+            alive_for: self.judge.alive_for(node, sight.now),
+            former_owns: self.former.owners.contains_key(node),
         }
     }
 
@@ -362,7 +445,10 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
             else {
                 return Ok(());
             };
-            let victim = parts.know(node, &incarnation).await?;
+            let replaced = book.record.as_ref().is_some_and(|record| {
+                record.is_open() && is_replaced(record, seen.and_then(|seen| seen.lease.as_ref()))
+            });
+            let victim = parts.know(node, &incarnation, replaced).await?;
             let (mut power, storage) = parts.means(&victim);
             if power == Means::Available
                 && let Some(stake) = quorum_at_stake(node, &sight.coordinators)
@@ -377,6 +463,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
             let proof = book.record.as_ref().and_then(Proof::recorded);
             let guests_left = match &proof {
                 Some(proof) => parts.guests_left(proof, node).await?,
+                None if replaced => parts.belonging_to(node, &incarnation).await?,
                 None => 0,
             };
             let step = {
@@ -424,6 +511,18 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
                         .await?;
                     pause::point("fence-suspected");
                 }
+                FenceStep::SuspectFormer => {
+                    let Some(former) = self.former.owners.remove(node) else {
+                        return Ok(());
+                    };
+                    book.begin(former);
+                    book.note(
+                        "another machine has taken the name of this one, which was silent then, and guests still belong to it",
+                    );
+                    // SAFETY(fencing): it is about a former machine only if the lease still is that of the other one.
+                    book.write(Txn::new().check(&keys::lease_node(node), lease_version))
+                        .await?;
+                }
                 FenceStep::Abandon(reason) => {
                     book.change(|record| {
                         record.phase = FencePhase::Abandoned {
@@ -460,7 +559,9 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
                         return Ok(());
                     }
                 }
-                FenceStep::Conclude(kind) => self.conclude(&mut book, kind, lease_version).await?,
+                FenceStep::Conclude(kind) => {
+                    self.conclude(&mut book, &victim, kind, lease_version).await?;
+                }
                 FenceStep::VoidPowerProof => {
                     book.change(|record| {
                         record.phase = FencePhase::Proving;
@@ -489,7 +590,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
                         return Ok(());
                     }
                 }
-                FenceStep::Finish => self.finish(&mut book).await?,
+                FenceStep::Finish => self.finish(&mut book, &victim).await?,
                 FenceStep::PowerOn => {
                     self.power_on(&mut book, &victim).await?;
                     return Ok(());
@@ -502,12 +603,16 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
     async fn conclude(
         &self,
         book: &mut FenceBook<'_, S, C>,
+        victim: &Victim,
         kind: ProofKind,
         lease_version: ZnodeVersion,
     ) -> Result<(), FenceError> {
         let node = keys::node(&book.victim);
-        let mut txn = Txn::new().overwrite(&node.domain_state(), &DomainState::FenceFlush);
-        if kind == ProofKind::Administrator {
+        let mut txn = Txn::new();
+        if !victim.replaced {
+            txn = txn.overwrite(&node.domain_state(), &DomainState::FenceFlush);
+        }
+        if kind == ProofKind::Administrator && !victim.replaced {
             // Whoever says that it is off is believed as long as it stays silent.
             txn = txn.check(&keys::lease_node(&book.victim), lease_version);
             book.change(|record| record.lease_version_at_off = Some(lease_version.0));
@@ -523,7 +628,8 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
             ProofKind::NewBoot => "its boot has ended: the same machine has booted anew",
             ProofKind::Administrator => "it is dead: an administrator has said that the machine is off",
         });
-        if kind != ProofKind::NewBoot {
+        // What is written under the name is another machine's already, or about the next boot.
+        if kind != ProofKind::NewBoot && !victim.replaced {
             // Nothing is to be placed by the figures of a dead node (lesson 33).
             txn = txn
                 .overwrite(&node.daemon_state(), &DaemonState::Fenced)
@@ -640,7 +746,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
         self.power_on(book, victim).await
     }
 
-    async fn finish(&self, book: &mut FenceBook<'_, S, C>) -> Result<(), FenceError> {
+    async fn finish(&self, book: &mut FenceBook<'_, S, C>, victim: &Victim) -> Result<(), FenceError> {
         let Some(by) = book
             .record
             .as_ref()
@@ -658,7 +764,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
                 PowerTrack::Untried | PowerTrack::Unavailable { .. } => false,
                 PowerTrack::Ordered | PowerTrack::Off | PowerTrack::Failed { .. } => true,
             };
-            if ordered && record.restart == RestartTrack::NotDue {
+            if ordered && !victim.replaced && record.restart == RestartTrack::NotDue {
                 record.restart = RestartTrack::Ordered;
             }
         });
@@ -666,7 +772,11 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
             RecoveryPolicy::Move => "done: no guest belongs to it any more",
             RecoveryPolicy::Leave => "done: its guests wait for it, as the setting successful_fence says",
         });
-        let txn = Txn::new().overwrite(&keys::node(&book.victim).domain_state(), &DomainState::Flushed);
+        let txn = if victim.replaced {
+            Txn::new()
+        } else {
+            Txn::new().overwrite(&keys::node(&book.victim).domain_state(), &DomainState::Flushed)
+        };
         book.write(txn).await?;
         pause::point("fence-done");
         Ok(())
@@ -731,6 +841,25 @@ impl Sight {
         self.standings
             .iter()
             .any(|(node, standing)| node != victim && *standing == Standing::Unknown)
+    }
+
+    /// Whether no coordinator but `me` lives without an open fence.
+    fn all_coordinators_are_barred(&self, me: &NodeName) -> bool {
+        self.coordinators
+            .keys()
+            .filter(|node| *node != me)
+            .all(|node| match self.standings.get(node) {
+                Some(Standing::Alive) => self.fences.get(node).is_some_and(FenceRecord::is_open),
+                // It may live.
+                Some(Standing::Unknown | Standing::Quiet { .. }) => false,
+                Some(
+                    Standing::NeverRegistered
+                    | Standing::Stopped
+                    | Standing::ComingUp { .. }
+                    | Standing::Suspect { .. },
+                )
+                | None => true,
+            })
     }
 
     /// Nodes that are not known to be alive: nothing is placed there.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use futures::future::{Either, join, join_all, select};
 use pvc_common::clock::Clock;
 use pvc_common::keys;
-use pvc_common::store::{ReadError, Store, StoreExt as _, Versioned};
+use pvc_common::store::{ReadError, Store, StoreExt as _, Txn, Versioned};
 use pvc_core::bmc::power_proof;
 use pvc_core::fence::{FencePhase, FencePolicy, Means, PowerTrack, StorageTrack};
 use pvc_core::guest_xml::{self, DiskAccess, DiskSource};
@@ -23,9 +23,7 @@ use tracing::{info, warn};
 
 use super::book::{FenceBook, FenceError};
 use super::{COMMAND_LIMIT, FenceParts, StorageProof};
-use crate::host::{
-    BmcAccess, MapEpoch, OsdDown, PowerControl, PowerError, Storage, StorageError, power_off_and_see,
-};
+use crate::host::{BmcAccess, MapEpoch, OsdDown, PowerControl, PowerError, Storage, power_off_and_see};
 
 /// How long a BMC may take from the order to the word "off". Some press the button and wait for the supply.
 const OFF_WITHIN: Duration = Duration::from_secs(8);
@@ -47,6 +45,8 @@ pub(super) struct Victim {
     pub(super) storage_address: Option<IpAddr>,
     /// Its BMC, if it may give a proof.
     pub(super) bmc: Result<BmcAccess, String>,
+    /// Whether another machine has its name now: what is on record under the name is that machine's.
+    pub(super) replaced: bool,
 }
 
 /// A guest that the dead boot owns or receives.
@@ -59,12 +59,23 @@ pub(super) struct Belonging {
 }
 
 impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
-    /// Reads what is known of a node.
+    /// Reads what is known of a node. If it was `replaced`, neither the BMC nor the address on record is its own: those of
+    /// another machine, which lives.
     pub(super) async fn know(
         &self,
         node: &NodeName,
         incarnation: &Incarnation,
+        replaced: bool,
     ) -> Result<Victim, FenceError> {
+        if replaced {
+            return Ok(Victim {
+                node: node.clone(),
+                incarnation: incarnation.clone(),
+                storage_address: None,
+                bmc: Err("another machine has its name, and the BMC on record is that machine's".to_owned()),
+                replaced,
+            });
+        }
         let own = keys::node(node);
         let addresses = tolerant(self.store.get(&own.addresses()).await)?;
         let host = self.store.require(&own.ipmi_hostname()).await?.value;
@@ -87,6 +98,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             incarnation: incarnation.clone(),
             storage_address: addresses.map(|addresses| addresses.storage),
             bmc,
+            replaced,
         })
     }
 
@@ -144,8 +156,10 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
                 (true, false) => "ordering it off",
                 (false, _) => "barring its Ceph clients",
             });
-            let mut more = pvc_common::store::Txn::new()
-                .overwrite(&keys::node(&victim.node).daemon_state(), &DaemonState::Dead);
+            let mut more = Txn::new();
+            if !victim.replaced {
+                more = more.overwrite(&keys::node(&victim.node).daemon_state(), &DaemonState::Dead);
+            }
             if first {
                 // Before the point of no return: if it has renewed its lease, it lives, and nothing is done.
                 // The same for a maintenance that somebody has just switched on.
@@ -234,15 +248,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         let silent = book
             .guarded()
             .check(&keys::lease_node(&victim.node), lease_version);
-        let marking = async {
-            self.store
-                .commit(silent)
-                .await
-                .map_err(|error| error.to_string())?;
-            self.mark_osds_down(victim, OsdDown::DefinitelyDead)
-                .await
-                .map_err(|error| error.to_string())
-        };
+        let marking = self.mark_osds_down(victim, OsdDown::DefinitelyDead, silent);
         match self.clock.timeout(COMMAND_LIMIT, marking).await {
             Some(Ok(())) => {}
             Some(Err(error)) => {
@@ -255,7 +261,12 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         Ok(())
     }
 
-    /// SAFETY(fencing): outside commands end before this node's right to act does.
+    /// Directly before an outside command.
+    ///
+    /// SAFETY(fencing): orders to a BMC and to OSDs end, or are killed, before this node's right to act does: carried out
+    /// late, they would hit the next boot. Barring may take longer (the monitors may be electing a leader), and may come
+    /// late: it names clients of one boot by their nonces, under an intent on record after which the fence of that boot
+    /// only goes forward.
     pub(super) fn may_act(&self) -> Result<(), FenceError> {
         if self.agent.node_right().holds_for(self.clock.now(), COMMAND_LIMIT) && !self.agent.hold().is_on() {
             Ok(())
@@ -264,14 +275,17 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         }
     }
 
-    async fn mark_osds_down(&self, victim: &Victim, how: OsdDown) -> Result<(), StorageError> {
+    /// Marks the OSDs at the victim's address down. `unchanged` is committed between the listing, which may take seconds,
+    /// and the order: an OSD of the node's next boot that is said to be definitely dead could serve stale reads.
+    async fn mark_osds_down(&self, victim: &Victim, how: OsdDown, unchanged: Txn) -> Result<(), String> {
         let Some(address) = victim.storage_address else {
             return Ok(());
         };
         let up: Vec<u32> = self
             .storage
             .osds()
-            .await?
+            .await
+            .map_err(|error| error.to_string())?
             .into_iter()
             .filter(|osd| osd.up && osd.ip == address)
             .map(|osd| osd.id)
@@ -279,7 +293,19 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         if up.is_empty() {
             return Ok(());
         }
-        self.storage.osd_down(&up, how).await
+        self.store
+            .commit(unchanged)
+            .await
+            .map_err(|error| error.to_string())?;
+        self.may_act().map_err(|error| error.to_string())?;
+        match self
+            .clock
+            .timeout(COMMAND_LIMIT, self.storage.osd_down(&up, how))
+            .await
+        {
+            Some(outcome) => outcome.map_err(|error| error.to_string()),
+            None => Err(format!("not done within {} s", COMMAND_LIMIT.as_secs())),
+        }
     }
 
     /// Every guest that the dead boot owns or receives. Read after the intent was written: that moved the version of the
@@ -373,7 +399,9 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         // What has no power writes nothing, whatever an OSD knows: nobody waits for the OSDs then.
         let osds_know = !is_off.load(Ordering::Relaxed);
         if osds_know && stands(Protection::EveryOsdKnows) {
-            self.wait_for_osds(victim, epoch).await.map_err(Failed::after)?;
+            self.wait_for_osds(book, victim, epoch)
+                .await
+                .map_err(Failed::after)?;
         }
         Ok(Barred {
             osds_know,
@@ -413,7 +441,12 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             .collect()
     }
 
-    async fn wait_for_osds(&self, victim: &Victim, epoch: MapEpoch) -> Result<(), String> {
+    async fn wait_for_osds(
+        &self,
+        book: &FenceBook<'_, S, C>,
+        victim: &Victim,
+        epoch: MapEpoch,
+    ) -> Result<(), String> {
         let mut said = String::new();
         for round in 0..OSD_ROUNDS {
             match self.storage.every_osd_knows(epoch).await {
@@ -422,7 +455,9 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             }
             // An OSD on the dead host can't be asked: once it is marked down the others take no notice of it.
             if round == 0
-                && let Err(error) = self.mark_osds_down(victim, OsdDown::Plain).await
+                && let Err(error) = self
+                    .mark_osds_down(victim, OsdDown::Plain, book.unchanged())
+                    .await
             {
                 said = format!("{said}; {error}");
             }
@@ -445,7 +480,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             }
         });
         let mut proven = false;
-        let mut more = pvc_common::store::Txn::new();
+        let mut more = Txn::new();
         match power {
             None => {}
             Some(Ok(version)) => {

@@ -90,8 +90,20 @@ struct Host {
     bmc: FakeBmc,
     store: MemoryStore,
     task: TaskControl,
+    /// A digit of its machine id.
+    machine: char,
     boot: u64,
     lives: u64,
+}
+
+impl Host {
+    fn incarnation(&self) -> Incarnation {
+        Incarnation {
+            machine_id: MachineId::new(self.machine.to_string().repeat(32)).unwrap(),
+            boot_id: BootId::new(format!("6ba7b810-9dad-11d1-80b4-{:012}", self.boot)).unwrap(),
+            counter: self.lives,
+        }
+    }
 }
 
 struct Cluster {
@@ -177,6 +189,7 @@ impl Cluster {
                     bmc,
                     store: server.client(),
                     task,
+                    machine: char::from_digit(u32::try_from(node).unwrap(), 10).unwrap(),
                     boot: 1,
                     lives: 0,
                 }
@@ -228,11 +241,7 @@ impl Cluster {
         host.task.kill();
         host.task = TaskControl::default();
         let agent = AgentState::new();
-        let incarnation = Incarnation {
-            machine_id: MachineId::new(format!("{node}").repeat(32)).unwrap(),
-            boot_id: BootId::new(format!("6ba7b810-9dad-11d1-80b4-{:012}", host.boot)).unwrap(),
-            counter: host.lives,
-        };
+        let incarnation = host.incarnation();
         let floating: Vec<IpAddr> = vec!["10.102.0.250".parse().unwrap()];
         let guests = VmParts {
             store: host.store.clone(),
@@ -341,6 +350,34 @@ impl Cluster {
                 self.start_agent(node);
             }
         }
+    }
+
+    /// Another machine is put in its place in a maintenance, in which nobody suspects the old one.
+    fn replace(&mut self, node: usize) {
+        let maintenance = keys::config().maintenance();
+        self.write(Txn::new().overwrite(&maintenance, &Maintenance::On));
+        self.power_off(node);
+        self.hosts[node].machine = 'f';
+        self.hosts[node].bmc.set_machine(PowerState::On);
+        self.settle_power();
+        self.run(secs(10));
+        self.write(Txn::new().overwrite(&maintenance, &Maintenance::Off));
+    }
+
+    fn kill(&mut self, node: usize) {
+        self.hosts[node].task.kill();
+        self.hosts[node].store.expire();
+        self.running.retain(|(running, _)| *running != node);
+    }
+
+    fn confirm(&self, node: usize, kind: ConfirmationKind) {
+        let mut record = self.fence(node).unwrap();
+        record.confirmation = Some(Confirmation {
+            kind,
+            by: "admin".to_owned(),
+            at: 0,
+        });
+        self.write(Txn::new().overwrite(&keys::fence(&name(node)), &Some(record)));
     }
 
     fn freeze(&self, node: usize) {
@@ -473,9 +510,7 @@ fn a_node_that_loses_its_power_is_proven_dead_by_its_bmc_and_its_guests_run_else
 fn a_node_is_not_switched_off_when_that_would_take_the_quorum_of_the_coordinators() {
     // One coordinator is away for an upgrade; of another the agent alone is silent, and its server and monitor live.
     let mut cluster = Cluster::new();
-    cluster.hosts[0].task.kill();
-    cluster.hosts[0].store.expire();
-    cluster.running.retain(|(node, _)| *node != 0);
+    cluster.kill(0);
     cluster.write(Txn::new().overwrite(&keys::node(&name(0)).daemon_state(), &DaemonState::Stop));
     cluster.freeze(2);
     cluster.wait_until("proven", secs(60), |cluster| {
@@ -493,6 +528,94 @@ fn a_node_is_not_switched_off_when_that_would_take_the_quorum_of_the_coordinator
         matches!(&record.power, PowerTrack::Unavailable { reason } if reason.contains("quorum of the coordinators")),
         "{record:?}"
     );
+}
+
+#[test]
+fn guests_of_a_machine_that_another_has_replaced_are_recovered_and_the_other_is_left_alone() {
+    let mut cluster = Cluster::new();
+    cluster.replace(2);
+    let theirs = cluster.hosts[2].boot;
+    cluster.wait_until("recovered", secs(120), |cluster| {
+        (1..=GUESTS).all(|number| cluster.home(vm(number)).is_some())
+    });
+    cluster.wait_until("done", secs(60), |cluster| cluster.is_done(2, ProofKind::Storage));
+    assert_eq!(cluster.hosts[2].boot, theirs, "the new machine was switched off");
+    let node = keys::node(&name(2));
+    assert_eq!(cluster.read(&node.daemon_state()), DaemonState::Run);
+    assert_eq!(cluster.read(&node.domain_state()), DomainState::Ready);
+}
+
+#[test]
+fn somebody_can_say_that_a_machine_which_another_has_replaced_is_off() {
+    let mut cluster = Cluster::with(|settings| settings.storage_proof = StorageProof::Refused);
+    cluster.replace(2);
+    let theirs = cluster.hosts[2].boot;
+    cluster.wait_until("on record", secs(90), |cluster| {
+        cluster.fence(2).is_some_and(|record| {
+            record.is_open() && record.waits_for.contains("another machine has its name")
+        })
+    });
+    cluster.run(secs(60));
+    assert!((1..=GUESTS).all(|number| cluster.home(vm(number)).is_none()));
+    assert!(cluster.fence(2).unwrap().is_open());
+    cluster.confirm(2, ConfirmationKind::MachineIsOff);
+    cluster.wait_until("recovered", secs(60), |cluster| {
+        (1..=GUESTS).all(|number| cluster.home(vm(number)).is_some())
+    });
+    assert_eq!(cluster.hosts[2].boot, theirs, "the new machine was switched off");
+}
+
+#[test]
+fn a_node_that_outlives_an_order_to_switch_it_off_takes_part_again_and_is_not_shot_later() {
+    // Away for a few seconds, with a dead BMC and without the storage proof.
+    let mut cluster = Cluster::with(|settings| settings.storage_proof = StorageProof::Refused);
+    cluster.hosts[2].bmc.set_mood(BmcMood::Dead);
+    cluster.freeze(2);
+    cluster.wait_until("ordered off", secs(20), |cluster| {
+        cluster
+            .fence(2)
+            .is_some_and(|record| matches!(record.power, PowerTrack::Failed { .. }))
+    });
+    cluster.thaw(2);
+    cluster.run(secs(5));
+    // The BMC comes back: nobody orders a node off that lives.
+    cluster.hosts[2].bmc.set_mood(BmcMood::Works);
+    cluster.wait_until("given up", secs(60), |cluster| {
+        cluster
+            .fence(2)
+            .is_some_and(|record| matches!(record.phase, FencePhase::Abandoned { .. }))
+    });
+    cluster.run(secs(60));
+    assert_eq!(cluster.hosts[2].boot, 1, "it was switched off");
+    assert!((1..=GUESTS).all(|number| cluster.home(vm(number)) == Some(2)));
+}
+
+#[test]
+fn coordinators_that_are_all_barred_end_one_anothers_fences() {
+    for touched in [false, true] {
+        let mut cluster = Cluster::new();
+        for node in 0..2 {
+            let mut record = FenceRecord::suspected(cluster.hosts[node].incarnation(), name(2));
+            record.phase = FencePhase::Proving;
+            record.power = PowerTrack::Failed {
+                reason: "no answer".to_owned(),
+            };
+            if touched {
+                record.storage = StorageTrack::Barring;
+            }
+            cluster.write(Txn::new().overwrite(&keys::fence(&name(node)), &Some(record)));
+        }
+        cluster.kill(2);
+        cluster.write(Txn::new().overwrite(&keys::node(&name(2)).daemon_state(), &DaemonState::Stop));
+        cluster.wait_until("both take part", secs(120), |cluster| {
+            (0..2).all(|node| {
+                cluster.fence(node).is_some_and(|record| {
+                    matches!(record.phase, FencePhase::Abandoned { .. }) || record.returned.is_some()
+                })
+            })
+        });
+        assert_eq!((cluster.hosts[0].boot, cluster.hosts[1].boot), (1, 1));
+    }
 }
 
 #[test]

@@ -20,9 +20,12 @@ fn incarnation(boot: u8) -> Incarnation {
     }
 }
 
-fn lease(boot: u8) -> NodeLease {
+fn lease(machine: u8, boot: u8) -> NodeLease {
     NodeLease {
-        incarnation: incarnation(boot),
+        incarnation: Incarnation {
+            machine_id: MachineId::new(machine.to_string().repeat(32)).unwrap(),
+            ..incarnation(boot)
+        },
         protocol: PROTOCOL,
         counter: 7,
     }
@@ -60,6 +63,9 @@ struct Case {
     backing_off: bool,
     policy: FencePolicy,
     guests_left: usize,
+    alive_for: Duration,
+    former_owns: bool,
+    machine: u8,
 }
 
 impl Case {
@@ -74,6 +80,9 @@ impl Case {
             backing_off: false,
             policy: policy(),
             guests_left: 0,
+            alive_for: Duration::ZERO,
+            former_owns: false,
+            machine: 1,
         }
     }
 
@@ -81,7 +90,7 @@ impl Case {
         next_fence_step(&FenceView {
             record: self.record.as_ref(),
             standing: &self.standing,
-            lease: Some(&lease(self.boot)),
+            lease: Some(&lease(self.machine, self.boot)),
             renewed_after_off: self.renewed_after_off,
             maintenance: self.maintenance,
             brake: self.brake.then_some(BrakeOn {
@@ -92,6 +101,8 @@ impl Case {
             backing_off: self.backing_off,
             policy: &self.policy,
             guests_left: self.guests_left,
+            alive_for: self.alive_for,
+            former_owns: self.former_owns,
         })
     }
 }
@@ -169,12 +180,10 @@ fn who_does_not_know_yet_whether_a_node_lives_neither_gives_a_suspicion_up_nor_b
 
 #[test]
 fn past_it_the_fence_only_goes_forward() {
-    let ordered: [Change; 4] = [
-        |record| record.power = PowerTrack::Ordered,
+    let ordered: [Change; 3] = [
         |record| {
-            record.power = PowerTrack::Failed {
-                reason: String::new(),
-            }
+            record.power = PowerTrack::Ordered;
+            record.storage = StorageTrack::Barring;
         },
         |record| record.storage = StorageTrack::Barring,
         |record| {
@@ -187,7 +196,8 @@ fn past_it_the_fence_only_goes_forward() {
         let mut record = record(FencePhase::Proving);
         order(&mut record);
         let mut case = Case::of(record);
-        for standing in [Standing::Alive, SUSPECT, Standing::Stopped] {
+        case.alive_for = Duration::from_secs(3600);
+        for standing in [Standing::Alive, Standing::Unknown, SUSPECT, Standing::Stopped] {
             case.standing = standing;
             for maintenance in [false, true] {
                 case.maintenance = maintenance;
@@ -196,6 +206,96 @@ fn past_it_the_fence_only_goes_forward() {
         }
         // Whoever has tried in vain lets others try.
         case.backing_off = true;
+        assert_eq!(case.step(), FenceStep::Leave);
+    }
+}
+
+#[test]
+fn an_order_to_switch_off_that_the_node_outlives_is_given_up_and_never_repeated_meanwhile() {
+    let ordered: [Change; 2] = [
+        |record| record.power = PowerTrack::Ordered,
+        |record| {
+            record.power = PowerTrack::Failed {
+                reason: String::new(),
+            }
+        },
+    ];
+    let untouched: [Change; 2] = [
+        |_| {},
+        |record| {
+            record.storage = StorageTrack::Unavailable {
+                reason: String::new(),
+            }
+        },
+    ];
+    for order in ordered {
+        for untouched in untouched {
+            let mut record = record(FencePhase::Proving);
+            order(&mut record);
+            untouched(&mut record);
+            let mut case = Case::of(record);
+            assert_eq!(case.step(), BOTH);
+            for standing in [
+                Standing::Unknown,
+                Standing::Quiet {
+                    silence: Duration::from_secs(4),
+                },
+            ] {
+                case.standing = standing;
+                assert_eq!(case.step(), FenceStep::Leave);
+            }
+            case.standing = Standing::Alive;
+            case.alive_for = ORDER_OUTLIVED - Duration::from_millis(1);
+            assert_eq!(case.step(), FenceStep::Wait(WaitReason::RenewsAgain));
+            case.alive_for = ORDER_OUTLIVED;
+            assert_eq!(case.step(), FenceStep::Abandon(AbandonReason::OrderOutlived));
+            // Its death is proven, or its guests were barred: then it goes forward.
+            case.record.as_mut().unwrap().power = PowerTrack::Off;
+            assert_eq!(case.step(), FenceStep::Conclude(ProofKind::Power));
+        }
+    }
+}
+
+#[test]
+fn another_machine_that_takes_the_name_ends_no_fence_while_guests_belong_to_the_former_one() {
+    for phase in [FencePhase::Suspected, FencePhase::Proving] {
+        let mut case = Case::of(record(phase.clone()));
+        case.machine = 2;
+        case.boot = 2;
+        for standing in [Standing::Alive, Standing::Unknown, Standing::Stopped, SUSPECT] {
+            case.standing = standing;
+            case.guests_left = 1;
+            assert_eq!(case.step(), BOTH, "{phase:?} {:?}", case.standing);
+            case.guests_left = 0;
+            assert_eq!(case.step(), FenceStep::Abandon(AbandonReason::Replaced));
+        }
+        case.standing = Standing::Alive;
+        case.guests_left = 1;
+        case.record.as_mut().unwrap().confirmation = Some(Confirmation {
+            kind: ConfirmationKind::MachineIsOff,
+            by: "admin".to_owned(),
+            at: 0,
+        });
+        assert_eq!(case.step(), FenceStep::Conclude(ProofKind::Administrator));
+    }
+    // It was replaced before anybody suspected it.
+    for earlier in [
+        None,
+        Some(record(FencePhase::Abandoned {
+            reason: String::new(),
+        })),
+    ] {
+        let mut case = Case {
+            record: earlier,
+            standing: Standing::Alive,
+            machine: 2,
+            boot: 2,
+            ..Case::of(record(FencePhase::Suspected))
+        };
+        assert_eq!(case.step(), FenceStep::Leave);
+        case.former_owns = true;
+        assert_eq!(case.step(), FenceStep::SuspectFormer);
+        case.maintenance = true;
         assert_eq!(case.step(), FenceStep::Leave);
     }
 }
