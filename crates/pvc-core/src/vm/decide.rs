@@ -232,7 +232,7 @@ pub enum VmStep {
     SayGone,
     /// It can't be moved: put the record back as it was before the request.
     CallOff(CallOff),
-    /// This node is on record as its target, and it is not coming: take that off the record.
+    /// A target is on record, this node or that of an earlier boot, and nothing is to come of it: take it off the record.
     GiveBack,
     /// Carry out the order about one of its devices, as [`crate::device_order::next_device_step`] says.
     Device,
@@ -418,6 +418,7 @@ fn next_without_process(view: &VmView<'_>) -> VmStep {
     let names_this_node = incoming.is_some_and(|incoming| incoming.target == *view.me);
     // Of an earlier boot of this machine nothing is left that could receive. Another machine of this name is none of
     // ours: a proof of its death frees the guest.
+    let earlier_boot = matches!(ownership(view), Ownership::EarlierBoot);
     let stale = names_this_node
         && !comes_here(view)
         && incoming.is_some_and(|incoming| incoming.incarnation.same_machine(view.incarnation));
@@ -436,6 +437,16 @@ fn next_without_process(view: &VmView<'_>) -> VmStep {
         Ownership::ThisBoot(_) | Ownership::EarlierBoot => match incoming {
             Some(incoming) => match incoming.hand_over {
                 HandOver::SourceGone => VmStep::Leave(Calm::HandedOver(incoming.target.clone())),
+                // Nobody saw what became of it after the switch-over: it may have run on here and written, and died with
+                // that boot. What the target has of it may be older, so it is started afresh.
+                HandOver::Offered | HandOver::Accepted
+                    if earlier_boot && stands(Protection::TakeOverOnlyAfterSourceGone) =>
+                {
+                    match wanted_move(view.record, view.me) {
+                        Move::Live(_) => VmStep::CallOff(CallOff::ProcessEnded),
+                        Move::Stay | Move::Cold(_) => VmStep::GiveBack,
+                    }
+                }
                 HandOver::Offered | HandOver::Accepted => VmStep::SayGone,
             },
             // It was being sent, or died before that; the target has nothing of it, so it starts again here.

@@ -496,6 +496,23 @@ fn what_is_on_its_way_is_seen_to_whatever_is_asked_meanwhile() {
             ..case
         };
         assert_eq!(step(&gone), VmStep::SayGone, "{state}");
+        // That boot has ended, and with it whoever saw whether the guest ran on after the switch-over.
+        let rebooted = Case {
+            owner: owner("hv1", life('1', '9', 1), clients()),
+            incoming: incoming("hv2", life('2', '2', 1), HandOver::Accepted),
+            process: Presence::Absent,
+            domain: DomainReading::Absent,
+            ..moving(*state)
+        };
+        let moves = matches!(
+            state,
+            VmState::Migrate | VmState::MigrateLive | VmState::Unmigrate
+        );
+        let expected = match moves {
+            true => VmStep::CallOff(CallOff::ProcessEnded),
+            false => VmStep::GiveBack,
+        };
+        assert_eq!(step(&rebooted), expected, "{state}");
         let said = Case {
             incoming: incoming("hv2", life('2', '2', 1), HandOver::SourceGone),
             ..gone
