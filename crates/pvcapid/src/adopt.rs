@@ -10,6 +10,7 @@ use pvc_core::ids::{NodeName, VmId};
 use crate::access::Caller;
 use crate::app::App;
 use crate::error::ApiError;
+use crate::fence::renews;
 use crate::node;
 use crate::snapshot::{Reading, Snapshot, Wanted, children_of};
 use crate::vm::record;
@@ -22,7 +23,10 @@ pub(crate) fn hold_text(record: &HoldRecord) -> String {
     match &record.phase {
         HoldPhase::Free | HoldPhase::Lifted { .. } => String::new(),
         HoldPhase::Held { reason } => format!("{reason}; 'pvc cluster adopt' ends it"),
-        HoldPhase::Adopting { .. } => "what runs here is being put on record".to_owned(),
+        HoldPhase::Adopting { .. } if record.trouble.is_empty() => {
+            "what runs here is being put on record".to_owned()
+        }
+        HoldPhase::Adopting { .. } => "guests in trouble keep it, and all others, from going on".to_owned(),
         HoldPhase::Adopted { waits_for, .. } => {
             let names: Vec<&str> = waits_for.iter().map(NodeName::as_str).collect();
             match (names.is_empty(), record.trouble.is_empty()) {
@@ -134,23 +138,33 @@ pub(crate) async fn order<S: Store>(
     without: Vec<NodeName>,
     by: &Caller,
 ) -> Result<String, ApiError> {
+    let seen = app.promptly(read_store(&app.store)).await?;
+    for name in &without {
+        let Some((_, record)) = seen.records.iter().find(|(known, _)| known == name) else {
+            return Err(ApiError::invalid("without", format!("there is no node {name}")));
+        };
+        // SAFETY(fencing): a node left out is not waited for, and its guests count as ended. One that has put on record
+        // what runs there may have died since: its lease tells.
+        if let Some(record) = record
+            && works_on(&record.phase).is_some()
+            && renews(app, name, None).await?
+        {
+            return Err(ApiError::conflict(format!(
+                "Node {name} has put on record what runs there and renews its lease: it is not off"
+            )));
+        }
+    }
+    app.promptly(write_order(app, without, by)).await
+}
+
+async fn write_order<S: Store>(
+    app: &App<S>,
+    without: Vec<NodeName>,
+    by: &Caller,
+) -> Result<String, ApiError> {
     let key = keys::config().adopt();
     for _ in 0..RETRIES {
         let seen = read_store(&app.store).await?;
-        for name in &without {
-            let Some((_, record)) = seen.records.iter().find(|(known, _)| known == name) else {
-                return Err(ApiError::invalid("without", format!("there is no node {name}")));
-            };
-            // SAFETY(fencing): a node left out is not waited for, and its guests count as ended.
-            if record
-                .as_ref()
-                .is_some_and(|record| works_on(&record.phase).is_some())
-            {
-                return Err(ApiError::conflict(format!(
-                    "Node {name} has just put on record what runs there: it is not off"
-                )));
-            }
-        }
         let holding: Vec<&str> = seen
             .records
             .iter()

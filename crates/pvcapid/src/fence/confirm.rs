@@ -38,7 +38,7 @@ pub(crate) async fn confirm<S: Store>(
     match kind {
         ConfirmationKind::MachineIsOff => {
             let record = app.promptly(check_open(&app.store, name, kind)).await?;
-            if renews(app, name, &record.victim).await? {
+            if renews(app, name, Some(&record.victim)).await? {
                 return Err(ApiError::conflict(format!(
                     "Node {name} has just renewed its lease: it is not off. Is it the right machine?"
                 )));
@@ -49,18 +49,23 @@ pub(crate) async fn confirm<S: Store>(
     app.promptly(write(app, name, kind, by)).await
 }
 
-/// Whether the machine that the fence is about renews the node's lease while it is looked at. That another machine, which
-/// has its name now, does so says nothing about it.
-async fn renews<S: Store>(app: &App<S>, name: &NodeName, victim: &Incarnation) -> Result<bool, ApiError> {
+/// Whether the node's lease is renewed while it is looked at; if a `machine` is given, by that one. That another, which has
+/// its name now, does so says nothing about it.
+pub(crate) async fn renews<S: Store>(
+    app: &App<S>,
+    name: &NodeName,
+    machine: Option<&Incarnation>,
+) -> Result<bool, ApiError> {
     let _permit = app.waiter()?;
     let key = keys::lease_node(name);
     let mut watch = app.store.watch_tree(key.path());
     let version = async || -> Result<_, ApiError> {
         let lease = app.promptly(async { Ok(app.store.get(&key).await?) }).await?;
         Ok(lease.map(|lease| {
-            let theirs = lease
-                .value
-                .is_none_or(|lease| lease.incarnation.same_machine(victim));
+            let theirs = match (machine, lease.value) {
+                (Some(machine), Some(lease)) => lease.incarnation.same_machine(machine),
+                (Some(_) | None, Some(_) | None) => true,
+            };
             (lease.version, theirs)
         }))
     };

@@ -6,7 +6,7 @@
 mod confirm;
 mod view;
 
-pub(crate) use confirm::confirm;
+pub(crate) use confirm::{confirm, renews};
 pub(crate) use view::{Guests, bmc, describe};
 
 use pvc_api::fence::NodeFence;

@@ -159,5 +159,5 @@ pub(crate) async fn adopt<S: Store>(
         .map(|name| NodeName::new(name).map_err(|error| ApiError::invalid("without", error)))
         .collect::<Result<Vec<_>, _>>()?;
     let caller = Caller::of(&request);
-    Ok(message(app.promptly(adopt::order(&app, without, &caller)).await?))
+    Ok(message(adopt::order(&app, without, &caller).await?))
 }

@@ -6,7 +6,7 @@ use pvc_core::states::VmState;
 use serde_json::json;
 
 use crate::client::{define, get, post};
-use crate::common::{Cluster, guest_xml, incarnation, node, vm_id};
+use crate::common::{Cluster, guest_xml, incarnation, lease, node, vm_id};
 
 #[test]
 fn settings_are_shown_and_changed_one_by_one() {
@@ -115,10 +115,25 @@ fn an_order_to_adopt_is_given_where_somebody_holds_still() {
     hold(&cluster, "hv1", adopted);
     assert_eq!(ask(&[("without", "hv3")]).status, 200, "so already");
     assert_eq!(cluster.value(&keys::config().adopt()).unwrap().id, order.id);
-    assert_eq!(ask(&[("without", "hv1")]).status, 409, "it is not off");
+    let lease_key = keys::lease_node(&node("hv1"));
+    cluster.set(&lease_key, &Some(lease(1)));
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| ask(&[("without", "hv1")]));
+        let mut counter = 1;
+        while !asked.is_finished() {
+            counter += 1;
+            cluster.set(&lease_key, &Some(lease(counter)));
+            std::thread::yield_now();
+        }
+        assert_eq!(asked.join().unwrap().status, 409, "it is not off");
+    });
     let shown = get(&cluster, "/status/adopt").body;
     assert_eq!(shown["nodes"][0]["state"], json!("adopted"));
     assert_eq!(shown["nodes"][2]["state"], json!("unknown"));
+    // It has died since.
+    assert_eq!(ask(&[("without", "hv1")]).status, 200);
+    let order = cluster.value(&keys::config().adopt()).unwrap();
+    assert_eq!(order.without, [node("hv1")]);
 }
 
 #[test]

@@ -37,13 +37,21 @@ pub(super) struct Adopting {
 impl Adopting {
     pub(super) fn phase(&self) -> HoldPhase {
         let order = self.order.id.clone();
-        match self.dealt_with {
+        // SAFETY(ownership): others go on once everybody has adopted. A guest that runs here and is not on record as this
+        // node's could be started by whoever is on record, so nobody goes on before that is resolved.
+        match self.dealt_with && !self.is_disputed() {
             false => HoldPhase::Adopting { order },
             true => HoldPhase::Adopted {
                 order,
                 waits_for: self.waits_for.clone(),
             },
         }
+    }
+
+    fn is_disputed(&self) -> bool {
+        self.refused
+            .values()
+            .any(|refusal| matches!(refusal, Refusal::Disputed(_)))
     }
 
     pub(super) fn trouble(&self) -> Vec<String> {
@@ -150,16 +158,13 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
         let Some(running) = self.processes() else {
             return Ok(());
         };
+        self.empty_own_fence().await?;
         self.adopt_all(&order, &running).await?;
         let waits_for = waits_for(&order, &peers);
         let done = match &mut self.adopting {
             Some(adopting) => {
                 adopting.waits_for = waits_for;
-                let disputed = adopting
-                    .refused
-                    .values()
-                    .any(|refusal| matches!(refusal, Refusal::Disputed(_)));
-                adopting.dealt_with && adopting.waits_for.is_empty() && !disputed
+                adopting.dealt_with && adopting.waits_for.is_empty() && !adopting.is_disputed()
             }
             None => false,
         };
@@ -197,6 +202,32 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
             peers.insert(node, PeerHold { record, alive });
         }
         Ok(peers)
+    }
+
+    /// A record that this boot is being fenced, or was, is part of the past that was restored: this boot lives, and an
+    /// administrator has said that what runs here is the truth. It would keep this node from claiming anything.
+    async fn empty_own_fence(&self) -> Result<(), ReadError> {
+        let key = keys::fence(&self.parts.me);
+        let seen = self.parts.store.require(&key).await?;
+        if !seen.value.is_some_and(|fence| {
+            fence.bars(&self.parts.incarnation) && fence.victim.same_boot(&self.parts.incarnation)
+        }) {
+            return Ok(());
+        }
+        match self
+            .parts
+            .store
+            .commit(Txn::new().set(&key, &None, seen.version))
+            .await
+        {
+            Ok(_) => {
+                warn!("the store remembered a fence of this boot, which lives: the record was emptied");
+                Ok(())
+            }
+            // Looked at again in the next round.
+            Err(StoreError::BadVersion { .. }) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     async fn adopt_all(&mut self, order: &AdoptOrder, running: &[VmId]) -> Result<(), ReadError> {

@@ -408,6 +408,54 @@ fn nobody_goes_on_before_a_node_whose_agent_is_down_has_answered() {
     assert!(cluster.runs_on(0));
 }
 
+// The guest that runs on hv1 can't be put on record as its own while another, of which nothing is known, is on record as
+// its owner. Were that owner hv2, or hv2 its place, it would start the guest as soon as it went on.
+#[test]
+fn nobody_goes_on_while_a_guest_that_runs_is_in_dispute() {
+    let mut cluster = Cluster::rolled_back();
+    cluster.wait_until("both on hold", secs(15), |cluster| {
+        cluster.is_held(0) && cluster.is_held(1)
+    });
+    let stored = cluster.owner().unwrap();
+    let stranger = Owner {
+        node: NodeName::new("hv9").unwrap(),
+        ..stored.clone()
+    };
+    cluster.set(&keys::domain(VM).owner(), &Some(stranger));
+    cluster.order("now", vec![]);
+    cluster.run(secs(60));
+    assert!(!cluster.is_lifted(0), "{:?}", cluster.hold(0));
+    assert!(!cluster.is_lifted(1), "{:?}", cluster.hold(1));
+    assert!(cluster.runs_on(0));
+    // An administrator sets it right.
+    cluster.set(&keys::domain(VM).owner(), &Some(stored));
+    cluster.wait_until("both going on", secs(30), |cluster| {
+        cluster.is_lifted(0) && cluster.is_lifted(1)
+    });
+    assert_eq!(cluster.owner().map(|owner| owner.node), Some(name(0)));
+    assert!(cluster.runs_on(0));
+}
+
+#[test]
+fn a_fence_that_the_old_store_remembers_of_a_boot_that_lives_is_emptied() {
+    let mut cluster = Cluster::rolled_back();
+    cluster.wait_until("both on hold", secs(15), |cluster| {
+        cluster.is_held(0) && cluster.is_held(1)
+    });
+    let lease = cluster.read(&keys::lease_node(&name(0))).value.unwrap();
+    let mut fence = pvc_core::fence::FenceRecord::suspected(lease.incarnation, name(1));
+    fence.phase = pvc_core::fence::FencePhase::Recovering {
+        by: pvc_core::fence::ProofKind::Power,
+    };
+    cluster.set(&keys::fence(&name(0)), &Some(fence));
+    cluster.order("now", vec![]);
+    cluster.wait_until("both going on", secs(30), |cluster| {
+        cluster.is_lifted(0) && cluster.is_lifted(1)
+    });
+    assert_eq!(cluster.read(&keys::fence(&name(0))).value, None);
+    assert!(cluster.runs_on(0));
+}
+
 #[test]
 fn a_node_that_is_off_on_the_administrators_word_is_not_waited_for() {
     let mut cluster = Cluster::rolled_back();
