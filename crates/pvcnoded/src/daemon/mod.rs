@@ -14,6 +14,7 @@
 mod addresses;
 mod adopt;
 mod drop_role;
+mod ensemble;
 mod guests;
 mod lease_thread;
 mod services;
@@ -249,6 +250,7 @@ impl Daemon {
         loops.spawn(heartbeat.run());
         loops.spawn(self.drain(&store, &agent).run());
         loops.spawn(self.lock_flusher(&store, &agent).run());
+        loops.spawn(ensemble::watch_ensemble(self.config.clone(), store.clone()));
         loops.spawn(watch_bmc(&self.config, &store));
         loops.spawn(tell_when_running(agent.clone()));
         loops.spawn(hold.run(|status| tell_systemd(&[NotifyState::Status(status)])));
