@@ -3,14 +3,24 @@
 
 #[path = "../../pvcapid/tests/common/mod.rs"]
 mod common;
+#[path = "../../pvc-common/tests/ensemble/mod.rs"]
+#[allow(dead_code, reason = "nothing is spoilt here: a server that runs is enough")]
+mod ensemble;
 mod program;
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::time::Duration;
 
-use common::{Agents, Cluster, guest_xml, rbd_disk, vm_id};
-use program::{Said, pvc};
+use common::{Agents, Cluster, guest_xml, rbd_disk, serve_api, vm_id};
+use ensemble::Server;
+use program::{Said, pvc, pvc_at};
+use pvc_common::clock::{Clock, HostClock};
+use pvc_common::store::memory::MemoryServer;
+use pvc_common::store::zookeeper::{ZooKeeperOptions, ZooKeeperStore};
+use pvcapid::app::Waits;
 use serde_json::Value;
+use zookeeper_client as zk;
 
 /// Facts about the client of PVC 1.0.3.
 const COMMANDS: &str = include_str!("fixtures/commands-1.0.3.json");
@@ -206,11 +216,6 @@ fn called(known: &[Known], words: &[String]) -> Option<String> {
         .max_by_key(String::len)
 }
 
-fn run(cluster: &Cluster, words: &[String]) -> Said {
-    let words: Vec<&str> = words.iter().map(String::as_str).collect();
-    pvc(cluster, &words)
-}
-
 /// How a command is called with something for all that it needs.
 fn invented(command: &Known, file: &Path) -> Vec<String> {
     let mut words: Vec<String> = command.path.split(' ').map(str::to_owned).collect();
@@ -237,6 +242,52 @@ fn invented(command: &Known, file: &Path) -> Vec<String> {
 fn every_command_of_the_reference_is_answered() {
     let cluster = Cluster::start();
     let _agents = Agents::start(&cluster, vec![vm_id(1)]);
+    run_all(&|words| pvc(&cluster, words));
+}
+
+/// The same on a real ZooKeeper: what the store in memory lets pass and a server does not would be found here, as the
+/// size of a transaction or the order of replies.
+#[test]
+fn every_command_of_the_reference_is_answered_on_a_real_store() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let server = runtime.block_on(Server::start());
+    {
+        let model = Cluster::start();
+        let client = runtime.block_on(server.client(""));
+        runtime.block_on(copy(&model.server, &client, ""));
+    }
+    let servers = format!("127.0.0.1:{}", server.port());
+    let connect = move || ZooKeeperStore::connect(ZooKeeperOptions::new(servers));
+    let _agents = Agents::on(connect.clone(), vec![vm_id(1)]);
+    let waits = Waits::for_shutdown_timeout(Duration::from_secs(180));
+    let api = serve_api(connect, None, waits);
+    let url = format!("http://127.0.0.1:{}", api.port);
+    // The mirror has to have read the store once.
+    let deadline = HostClock.now() + Duration::from_secs(30);
+    while pvc_at(&url, &["node", "list", "-f", "raw"]).out != "hv1\nhv2\nhv3\n" {
+        assert!(HostClock.now() < deadline, "the API does not show the store");
+    }
+    run_all(&|words| pvc_at(&url, words));
+    runtime.block_on(async { drop(api.handle.stop(false)) });
+    api.thread.join().unwrap();
+}
+
+/// Writes all that is below `path` in memory to a real server.
+async fn copy(from: &MemoryServer, to: &zk::Client, path: &str) {
+    let options = zk::CreateMode::Persistent.with_acls(zk::Acls::anyone_all());
+    for name in from.peek_children(if path.is_empty() { "/" } else { path }) {
+        let below = format!("{path}/{name}");
+        let znode = from.peek(&below).unwrap();
+        to.create(&below, znode.data.as_ref(), &options).await.unwrap();
+        Box::pin(copy(from, to, &below)).await;
+    }
+}
+
+fn run_all(run: &dyn Fn(&[&str]) -> Said) {
+    let run = |words: &[String]| {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        run(&words)
+    };
     let directory = tempfile::tempdir().unwrap();
     let xml = directory.path().join("web1.xml");
     std::fs::write(&xml, guest_xml("web1", vm_id(1), &rbd_disk("vms/web1", ""))).unwrap();
@@ -254,7 +305,7 @@ fn every_command_of_the_reference_is_answered() {
             })
             .collect();
         let path = called(&known, &args).unwrap();
-        let said = run(&cluster, &args);
+        let said = run(&args);
         let text = format!("{}{}", said.out, said.err);
         let fits = said.code == *code && text.contains(words);
         if !fits && !is_to_come(&path, &said) {
@@ -265,7 +316,7 @@ fn every_command_of_the_reference_is_answered() {
     // The rest: the API knows the route that the command asks for, and says what it can not do yet.
     for command in known.iter().filter(|command| !run_so_far.contains(&command.path)) {
         let args = invented(command, &xml);
-        let said = run(&cluster, &args);
+        let said = run(&args);
         let known_to_the_api = !said.err.contains("There is no route") && !said.err.contains("is not for");
         if said.code == 2 || !(known_to_the_api || is_to_come(&command.path, &said)) {
             faults.push(format!("{}: {said:?}", args.join(" ")));

@@ -36,9 +36,14 @@ pub(crate) fn program(home: &Path) -> Command {
 }
 
 pub(crate) fn pvc(cluster: &Cluster, args: &[&str]) -> Said {
+    pvc_at(cluster.url(), args)
+}
+
+/// The program against the API at that URL.
+pub(crate) fn pvc_at(url: &str, args: &[&str]) -> Said {
     let home = tempfile::tempdir().unwrap();
     let said: Said = program(home.path())
-        .env("PVC_URL", cluster.url())
+        .env("PVC_URL", url)
         .env("PVC_API_KEY", TOKEN)
         .arg("-q")
         .args(args)

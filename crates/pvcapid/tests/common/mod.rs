@@ -81,36 +81,13 @@ impl Cluster {
         let store = memory.client();
         seed(&store);
         let api = memory.client();
-        let settings = Settings {
-            auth: AuthPolicy::Tokens(vec![
-                known(TOKEN, "tests", Role::Admin),
-                known(OPERATOR_TOKEN, "operator", Role::Operator),
-                known(VIEWER_TOKEN, "viewer", Role::Viewer),
-            ]),
-            waits,
-            max_age: MAX_AGE,
-            node: node("hv1"),
-            tls: tls.is_some(),
-        };
         let app_store = api.clone();
-        let (sender, receiver) = mpsc::channel();
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(1)
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(async move {
-                let app = Arc::new(App::new(app_store, settings));
-                let mirror = app.mirror().clone();
-                let listener = server::listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-                let port = listener.local_addr().unwrap().port();
-                let server = server::serve(app, vec![listener], tls).unwrap();
-                sender.send((port, mirror, server.handle())).unwrap();
-                server.await.unwrap();
-            });
-        });
-        let (port, mirror, handle) = receiver.recv().unwrap();
+        let Api {
+            port,
+            mirror,
+            handle,
+            thread,
+        } = serve_api(move || app_store, tls, waits);
         Cluster {
             server: memory,
             store,
@@ -185,6 +162,57 @@ fn known(token: &str, description: &str, role: Role) -> KnownToken {
         digest: TokenDigest::of(token.as_bytes()),
         description: description.to_owned(),
         role,
+    }
+}
+
+/// An API server that runs.
+pub(crate) struct Api {
+    pub(crate) port: u16,
+    pub(crate) mirror: Mirror,
+    pub(crate) handle: ServerHandle,
+    pub(crate) thread: JoinHandle<()>,
+}
+
+/// Runs an API server over a store, which is made where it runs.
+pub(crate) fn serve_api<S: Store>(
+    store: impl FnOnce() -> S + Send + 'static,
+    tls: Option<ServerConfig>,
+    waits: Waits,
+) -> Api {
+    let settings = Settings {
+        auth: AuthPolicy::Tokens(vec![
+            known(TOKEN, "tests", Role::Admin),
+            known(OPERATOR_TOKEN, "operator", Role::Operator),
+            known(VIEWER_TOKEN, "viewer", Role::Viewer),
+        ]),
+        waits,
+        max_age: MAX_AGE,
+        node: node("hv1"),
+        tls: tls.is_some(),
+    };
+    let (sender, receiver) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async move {
+            let app = Arc::new(App::new(store(), settings));
+            let mirror = app.mirror().clone();
+            let listener = server::listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let server = server::serve(app, vec![listener], tls).unwrap();
+            sender.send((port, mirror, server.handle())).unwrap();
+            server.await.unwrap();
+        });
+    });
+    let (port, mirror, handle) = receiver.recv().unwrap();
+    Api {
+        port,
+        mirror,
+        handle,
+        thread,
     }
 }
 
@@ -342,16 +370,29 @@ impl Drop for Agents {
 
 impl Agents {
     pub(crate) fn start(cluster: &Cluster, vms: Vec<VmId>) -> Agents {
+        let store = cluster.store.clone();
+        Agents::on(move || store, vms)
+    }
+
+    /// On any store, which is made where they work.
+    pub(crate) fn on<S: Store>(store: impl FnOnce() -> S + Send + 'static, vms: Vec<VmId>) -> Agents {
         let stop = Arc::new(AtomicBool::new(false));
-        let (store, stopped) = (cluster.store.clone(), stop.clone());
+        let stopped = stop.clone();
         let thread = std::thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                for vm in &vms {
-                    block_on(tend(&store, *vm));
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .unwrap();
+            runtime.block_on(async {
+                let store = store();
+                while !stopped.load(Ordering::Relaxed) {
+                    for vm in &vms {
+                        tend(&store, *vm).await;
+                    }
+                    lead(&store).await;
+                    HostClock.sleep(Duration::from_millis(10)).await;
                 }
-                block_on(lead(&store));
-                std::thread::park_timeout(Duration::from_millis(10));
-            }
+            });
         });
         Agents {
             stop,
@@ -361,7 +402,7 @@ impl Agents {
 }
 
 /// One round over one guest. A write that comes too late is left to the next round.
-async fn tend(store: &MemoryStore, vm: VmId) {
+async fn tend<S: Store>(store: &S, vm: VmId) {
     let keys = keys::domain(vm);
     let (Ok(Some(state)), Ok(Some(owner))) = (store.get(&keys.state()).await, store.get(&keys.owner()).await)
     else {
@@ -392,7 +433,7 @@ async fn tend(store: &MemoryStore, vm: VmId) {
 }
 
 /// One round over the primary role.
-async fn lead(store: &MemoryStore) {
+async fn lead<S: Store>(store: &S) {
     let Ok(Some(record)) = store.get(&keys::config().primary_node()).await else {
         return;
     };
