@@ -137,7 +137,16 @@ pub(crate) fn render(mut table: Table) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
     }
-    table.lines().map(|row| format!("{}\n", row.trim_end())).collect()
+    table.lines().map(|row| format!("{}\n", trimmed(&row))).collect()
+}
+
+/// Without the spaces at its end, which a colour may enclose.
+fn trimmed(row: &str) -> String {
+    const RESET: &str = "\x1b[0m";
+    match row.trim_end().strip_suffix(RESET) {
+        Some(inside) => format!("{}{RESET}", inside.trim_end()),
+        None => row.trim_end().to_owned(),
+    }
 }
 
 /// A cell with a number: flush right.
@@ -306,6 +315,20 @@ fn scaled(count: u64, units: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_end_where_their_words_do() {
+        assert_eq!(trimmed("a  b  "), "a  b");
+        assert_eq!(trimmed("a  \x1b[1mb  \x1b[0m "), "a  \x1b[1mb\x1b[0m");
+        let mut table = table(&["Name", "State"]);
+        table.add_row(vec!["web1", "start"]);
+        assert!(
+            render(table)
+                .lines()
+                .next()
+                .is_some_and(|header| header.ends_with("State\x1b[0m"))
+        );
+    }
 
     #[test]
     fn sizes_are_short_and_true() {

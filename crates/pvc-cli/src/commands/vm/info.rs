@@ -72,7 +72,13 @@ fn lines(vm: &Vm) -> Lines {
     lines.add("Migrated", &vm.migrated);
     lines.gap();
     lines.add("Memory", output::mebibytes(vm.memory));
-    lines.add("vCPUs", format!("{} ({})", vm.vcpu, vm.vcpu_topology));
+    lines.add(
+        "vCPUs",
+        match vm.vcpu_topology.as_str() {
+            "N/A" | "" => vm.vcpu.to_string(),
+            topology => format!("{} (sockets/cores/threads {topology})", vm.vcpu),
+        },
+    );
     for disk in &vm.disks {
         lines.add(
             &format!("Disk {}", disk.dev),
