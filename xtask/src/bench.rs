@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: figures on the lab, with their targets beside them.
+//! `cargo xtask bench`: figures, on the lab or on a store of their own, with their targets beside them.
 
 use std::path::{Path, PathBuf};
 use std::process::Command as Process;
@@ -15,6 +15,21 @@ pub(crate) enum Command {
     Takeover(Takeover),
     /// How long guests are away when their node dies, and when they move
     Failover(Failover),
+    /// How fast the API answers, how soon it shows a change, and what its daemon costs; needs no lab
+    Api(Api),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Api {
+    /// Write the figures here, a JSON object a line
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// How many seconds each load lasts
+    #[arg(long, default_value_t = 3)]
+    seconds: u32,
+    /// How many guests there are, one cluster after another
+    #[arg(long, default_value = "10,100,1000,10000")]
+    guests: String,
 }
 
 #[derive(Debug, Args)]
@@ -54,6 +69,7 @@ pub(crate) struct Takeover {
 
 pub(crate) fn run(command: &Command) -> Result<()> {
     match command {
+        Command::Api(api) => measure_api(api),
         Command::Takeover(takeover) => on_a_lab(|| {
             measure(
                 "takeover",
@@ -75,6 +91,35 @@ pub(crate) fn run(command: &Command) -> Result<()> {
             )
         }),
     }
+}
+
+/// The released daemon, on a store of its own.
+fn measure_api(api: &Api) -> Result<()> {
+    succeed(
+        Process::new(workspace::cargo())
+            .current_dir(workspace::root())
+            .args([
+                "build",
+                "--release",
+                "--quiet",
+                "--package",
+                "pvcapid",
+                "--package",
+                "pvc-bench",
+            ]),
+    )?;
+    let release = workspace::target()?.join("release");
+    let mut command = Process::new(release.join("pvc-bench"));
+    command.arg("--daemon").arg(release.join("pvcapid")).args([
+        "--seconds",
+        &api.seconds.to_string(),
+        "--guests",
+        &api.guests,
+    ]);
+    if let Some(file) = &api.json {
+        command.arg("--json").arg(file);
+    }
+    succeed(&mut command)
 }
 
 /// On the lab that is up, or on one made for this and removed afterwards.

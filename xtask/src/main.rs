@@ -32,7 +32,7 @@ enum Command {
     Lab(lab::Command),
     /// Run all checks and tests, those on the lab included
     Test(test::Arguments),
-    /// Measure figures on the lab
+    /// Measure figures
     #[command(subcommand)]
     Bench(bench::Command),
     /// Kill daemons and move guests at random on the lab, and see that nothing breaks

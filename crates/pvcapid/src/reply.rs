@@ -4,16 +4,19 @@
 //! unchanged by its tag (`ETag`, `If-None-Match`).
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use actix_web::body::SizedStream;
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ContentType, ETAG, HeaderValue, IF_NONE_MATCH, VARY,
 };
 use actix_web::web::{Bytes, BytesMut};
 use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use futures::stream;
 use pvc_common::mirror::Branch;
 use serde::Serialize;
 
@@ -22,6 +25,10 @@ use crate::gzip::{self, Part};
 
 /// Shorter bodies are sent as they are.
 const WORTH_COMPRESSING: usize = 1024;
+
+/// Longer bodies are sent in pieces of this size. The server copies what it is about to send, and whole lists copied for
+/// dozens of clients at a time would take hundreds of megabytes.
+const PIECE: usize = 64 * 1024;
 
 /// A reply's body with its tag. Its forms are made when the first client asks for them.
 pub(crate) struct Body {
@@ -120,11 +127,10 @@ impl Body {
         }
         let mut response = begin(&self.tag);
         if self.is_long() && takes_gzip(request) {
-            return response
-                .insert_header((CONTENT_ENCODING, HeaderValue::from_static("gzip")))
-                .body(self.gzip().clone());
+            response.insert_header((CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+            return send(&mut response, self.gzip().clone());
         }
-        response.body(self.plain().clone())
+        send(&mut response, self.plain().clone())
     }
 }
 
@@ -143,6 +149,19 @@ pub(crate) fn begin(tag: &str) -> HttpResponseBuilder {
     mark(&mut response, tag);
     response.insert_header(ContentType::json());
     response
+}
+
+/// The reply with that body, in pieces if it is long.
+fn send(response: &mut HttpResponseBuilder, body: Bytes) -> HttpResponse {
+    if body.len() <= PIECE {
+        return response.body(body);
+    }
+    let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
+    let pieces = (0..body.len()).step_by(PIECE).map(move |from| {
+        let to = (from + PIECE).min(body.len());
+        Ok::<Bytes, Infallible>(body.slice(from..to))
+    });
+    response.body(SizedStream::new(length, stream::iter(pieces)))
 }
 
 /// The answer to a client that has it already.
