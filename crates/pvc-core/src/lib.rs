@@ -17,6 +17,7 @@
 //! * [`protection`]: the safeguards of the protocol by name.
 //! * [`records`]: the JSON values of the coordination protocol (leases, owners).
 //! * [`role`]: the primary role: who may hold the floating addresses.
+//! * [`size`]: sizes as Ceph and PVC write them for people.
 //! * [`upstream`]: whether a node reaches the upstream network.
 //! * [`storage_loss`]: what a node does that has lost the storage network alone.
 //! * [`time`]: the host's boot clock as a value.
@@ -34,6 +35,7 @@ pub mod placement;
 pub mod protection;
 pub mod records;
 pub mod role;
+pub mod size;
 pub mod states;
 pub mod storage_loss;
 pub mod time;

@@ -4,7 +4,8 @@
 //! is read as it is. Reading through the wrong key does not compile; bytes that are not of the key's type are an error
 //! that names path and value, never a default.
 //!
-//! * [`config`], [`node`], [`domain`], [`tag`], [`domain_snapshot`]: the keys of one thing.
+//! * [`config`], [`node`], [`domain`], [`tag`], [`domain_snapshot`], [`network`], [`osd`], [`pool`], [`volume`] and so on:
+//!   the keys of one thing.
 //! * [`lease_node`], [`lease_primary`], [`fence`]: the high-availability protocol (schema 16).
 //! * [`token`], [`user`], [`fn@session`], [`audit_page`]: who may use the API, and what was done through it (schema 16).
 //! * [`nodes`], [`domains`] and the other [`Container`]s: where the children of a path are such things.
@@ -17,9 +18,11 @@ use std::marker::PhantomData;
 mod access;
 mod domain;
 mod ha;
+mod network;
 mod node;
 mod root;
 mod secrecy;
+mod storage;
 pub mod values;
 
 pub use access::{
@@ -31,10 +34,16 @@ pub use domain::{
     domains, tag,
 };
 pub use ha::{fence, fences, lease_node, lease_nodes, lease_primary, lock_flush, lock_flushes};
+pub use network::{
+    DhcpLeaseKeys, Direction, NetworkKeys, ReservationKeys, RuleKeys, SriovPfKeys, SriovVfKeys, network,
+    network_lease, network_leases, network_reservation, network_reservations, network_rule, network_rules,
+    networks, sriov_pf, sriov_pfs, sriov_vf, sriov_vfs,
+};
 pub use node::{NodeKeys, PluginKeys, monitoring_plugin, monitoring_plugins, node, nodes};
-pub use root::{
-    ConfigKeys, FaultKeys, LogKeys, SchemaKeys, StorageKeys, config, fault, faults, log, logs, networks,
-    osds, pool_volumes, pools, schema, storage, volumes,
+pub use root::{ConfigKeys, FaultKeys, LogKeys, SchemaKeys, config, fault, faults, log, logs, schema};
+pub use storage::{
+    OsdKeys, PoolKeys, StorageKeys, VolumeKeys, VolumeSnapshotKeys, osd, osds, pool, pool_volumes, pools,
+    snapshot_pools, snapshot_volumes, storage, volume, volume_snapshot, volume_snapshots, volumes,
 };
 pub use secrecy::holds_secret;
 pub use values::Value;
@@ -226,6 +235,16 @@ mod tests {
         check(SnapshotKeys::RELATIVE, &["domain_snapshot"], &[]);
         check(FaultKeys::RELATIVE, &["faults"], &[]);
         check(LogKeys::RELATIVE, &["logs"], &[]);
+        check(NetworkKeys::RELATIVE, &["network"], &[]);
+        check(ReservationKeys::RELATIVE, &["reservation"], &[]);
+        check(DhcpLeaseKeys::RELATIVE, &["lease"], &[]);
+        check(RuleKeys::RELATIVE, &["rule"], &[]);
+        check(SriovPfKeys::RELATIVE, &["sriov_pf"], &[]);
+        check(SriovVfKeys::RELATIVE, &["sriov_vf"], &[]);
+        check(OsdKeys::RELATIVE, &["osd"], &[]);
+        check(PoolKeys::RELATIVE, &["pool"], &[]);
+        check(VolumeKeys::RELATIVE, &["volume"], &[]);
+        check(VolumeSnapshotKeys::RELATIVE, &["snapshot"], &[]);
     }
 
     #[test]

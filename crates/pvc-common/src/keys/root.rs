@@ -1,11 +1,11 @@
-//! Keys of the cluster as a whole, and containers whose members belong to later work.
+//! Keys of the cluster as a whole.
 
 use pvc_core::hold::AdoptOrder;
-use pvc_core::ids::{ImageName, NodeName, PoolName};
+use pvc_core::ids::NodeName;
 use pvc_core::records::PrimaryRecord;
 use pvc_core::states::NodeSelector;
 
-use super::values::{Json, Maintenance, Nothing, SchemaVersion};
+use super::values::{Maintenance, Nothing, SchemaVersion};
 use super::{Container, Key, key_group};
 
 key_group!(
@@ -96,46 +96,4 @@ pub fn log(node: &NodeName) -> LogKeys {
 /// Logs by node.
 pub fn logs() -> Container<NodeName> {
     Container::at("/logs")
-}
-
-key_group!(
-    /// The storage cluster as a whole.
-    StorageKeys {
-        /// Its status as text for people.
-        status: Key<String> = "",
-        /// Its health as Ceph reports it.
-        health: Key<Option<Json<serde_json::Value>>> = "/health",
-        /// Its utilisation as text for people.
-        utilization: Key<String> = "/util",
-    }
-);
-
-/// Keys of the storage cluster.
-pub fn storage() -> StorageKeys {
-    StorageKeys::below("/ceph")
-}
-
-/// OSDs by number.
-pub fn osds() -> Container<u32> {
-    Container::at("/ceph/osds")
-}
-
-/// Pools by name.
-pub fn pools() -> Container<PoolName> {
-    Container::at("/ceph/pools")
-}
-
-/// Volumes: a child for each pool.
-pub fn volumes() -> Container<PoolName> {
-    Container::at("/ceph/volumes")
-}
-
-/// A pool's volumes by name.
-pub fn pool_volumes(pool: &PoolName) -> Container<ImageName> {
-    Container::at(format!("/ceph/volumes/{pool}"))
-}
-
-/// Networks by VNI.
-pub fn networks() -> Container<u32> {
-    Container::at("/networks")
 }
