@@ -46,6 +46,8 @@ pub struct Settings {
     pub node: NodeName,
     /// Whether the API speaks HTTPS, so that cookies must not go over plain HTTP.
     pub tls: bool,
+    /// Whether metrics are served.
+    pub metrics: bool,
 }
 
 /// How long requests wait for guests.

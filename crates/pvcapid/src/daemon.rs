@@ -77,6 +77,7 @@ pub fn settings(config: &Config) -> Settings {
         max_age: config.api.max_age,
         node: config.node.clone(),
         tls: config.api.tls.is_some(),
+        metrics: config.subsystems.prometheus,
     }
 }
 

@@ -9,7 +9,7 @@ use pvc_common::mirror::Stale;
 use pvc_common::store::{ReadError, StoreError};
 
 use crate::access::audit;
-use crate::request;
+use crate::{request, unavailable};
 
 /// Why a request was not carried out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -47,16 +47,31 @@ impl ApiError {
     }
 
     /// There is no such route.
-    pub fn no_route(path: &str) -> ApiError {
+    pub fn no_route(method: &Method, path: &str) -> ApiError {
+        if let Some(error) = ApiError::not_yet(method, path) {
+            return error;
+        }
         ApiError::not_found(format!("There is no route {path}; routes begin with {PREFIX}/"))
     }
 
     /// The route is not for that method.
     pub fn no_method(method: &Method, path: &str) -> ApiError {
+        if let Some(error) = ApiError::not_yet(method, path) {
+            return error;
+        }
         ApiError::new(
             ErrorCode::MethodNotAllowed,
             format!("{method} is not possible on {path}"),
         )
+    }
+
+    /// What PVC 1.0.3 does and this release does not is told apart from what does not exist.
+    fn not_yet(method: &Method, path: &str) -> Option<ApiError> {
+        let path = path.strip_prefix(PREFIX)?;
+        let area = unavailable::find(method, path)?;
+        Some(ApiError::not_implemented(format!(
+            "This release can not do that yet ({method} {path}): {area}"
+        )))
     }
 
     /// What is asked for does not fit how things are now.

@@ -9,9 +9,11 @@
 //! * [`access`] - who may use the API, and what for.
 //! * `adopt` - nodes on hold, and the order that ends it.
 //! * `routes` - the table of routes and the handlers.
-//! * `status`, `node`, `drain`, `vm`, `fence`, `fault` - what the routes do, over the store.
 //! * `reply`, `gzip` - replies that are made once and sent often. `names` - guests by name.
 //! * `snapshot` - values read at once, for what is decided.
+//! * `status`, `node`, `drain`, `vm`, `fence`, `fault`, `network`, `storage` - what the routes do, over the store.
+//! * `metrics` - what is told to Prometheus.
+//! * `unavailable` - operations of PVC 1.0.3 that are not carried out yet.
 //! * [`error`] - what a refused request is answered with.
 //! * [`openapi`] - the description for programs.
 pub mod access;
@@ -25,7 +27,9 @@ mod fault;
 mod fence;
 mod filter;
 mod gzip;
+mod metrics;
 mod names;
+mod network;
 mod node;
 mod openapi;
 mod reply;
@@ -35,6 +39,8 @@ pub mod server;
 mod snapshot;
 mod status;
 pub mod tls;
+mod storage;
+mod unavailable;
 mod vm;
 
 pub use openapi::openapi;

@@ -6,12 +6,13 @@ use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{HeaderName, HeaderValue};
 use actix_web::middleware::Next;
-use actix_web::{Error, HttpMessage};
+use actix_web::{Error, HttpMessage, web};
 use pvc_api::REQUEST_ID_HEADER;
 use pvc_common::clock::{Clock, HostClock};
 use tracing::Instrument;
 
 use crate::access::Caller;
+use crate::metrics::Instruments;
 
 tokio::task_local! {
     static REQUEST_ID: String;
@@ -45,6 +46,8 @@ where
         .map(|addr| addr.ip().to_string())
         .unwrap_or_default();
     let span = tracing::info_span!("request", id = %id, op = %format_args!("{method} {path}"));
+    let instruments = req.app_data::<web::Data<Instruments>>().cloned();
+    let under_way = instruments.as_ref().map(|instruments| instruments.begin());
     let clock = HostClock;
     let begun = clock.now();
     scoped(id.clone(), async move {
@@ -57,13 +60,24 @@ where
         if let (Ok(name), Ok(value)) = (name, HeaderValue::from_str(&id)) {
             response.headers_mut().insert(name, value);
         }
-        let took_ms = u64::try_from(clock.now().since(begun).as_millis()).unwrap_or(u64::MAX);
         let who = response
             .request()
             .extensions()
             .get::<Caller>()
             .map(ToString::to_string)
             .unwrap_or_default();
+        let took = clock.now().since(begun);
+        if let Some(instruments) = instruments {
+            let route = response.request().match_pattern();
+            instruments.answered(
+                response.request().method().as_str(),
+                route,
+                response.status().as_u16(),
+                took,
+            );
+        }
+        drop(under_way);
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(
             peer,
             who,

@@ -14,6 +14,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::access::{self, Operations};
 use crate::app::App;
+use crate::metrics::Instruments;
 use crate::{openapi, request, routes};
 
 /// Handlers never block, so a few threads serve thousands of connections; the nodes' cores are for guests.
@@ -86,10 +87,11 @@ pub fn serve<S: Store>(
     let operations = web::Data::new(Operations::of(&document));
     app.access.start(app.store.clone());
     let app = web::Data::from(app);
+    let instruments = web::Data::new(Instruments::default());
     let mut server = HttpServer::new(move || {
         ActixApp::new()
             .wrap(Compress::default())
-            .configure(|services| configure(services, app.clone(), operations.clone()))
+            .configure(|services| configure(services, app.clone(), operations.clone(), instruments.clone()))
             // The last one wraps the others: a request has its identity before it is refused.
             .wrap(from_fn(access::guard::<S, _>))
             .wrap(from_fn(request::trace))
@@ -114,7 +116,8 @@ fn configure<S: Store>(
     services: &mut web::ServiceConfig,
     app: web::Data<App<S>>,
     operations: web::Data<Operations>,
+    instruments: web::Data<Instruments>,
 ) {
-    services.app_data(app).app_data(operations);
+    services.app_data(app).app_data(operations).app_data(instruments);
     routes::configure::<S>(services);
 }

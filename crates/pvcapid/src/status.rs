@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 use pvc_api::fault::Fault;
 use pvc_api::node::{Health, Node};
 use pvc_api::status::{
-    ClusterHealth, ClusterStatus, CpuResources, Detail, HealthMessage, MemoryResources, NodeBrief,
-    NodeHealth, Resources, VmBrief,
+    ClusterHealth, ClusterStatus, CpuResources, Detail, DiskResources, HealthMessage, MemoryResources,
+    NodeBrief, NodeHealth, OsdBrief, Resources, VmBrief,
 };
+use pvc_api::storage::Osd;
 use pvc_common::keys;
 use pvc_common::keys::values::Maintenance;
 use pvc_common::mirror::View;
@@ -18,11 +19,13 @@ use pvc_common::store::{Store, StoreError, StoreExt, Txn};
 use pvc_core::ids::VmId;
 use pvc_core::records::PrimaryRecord;
 use pvc_core::states::{DaemonState, VmState};
+use serde_json::Value;
 
 use crate::error::ApiError;
 use crate::fault::{self, SortKey};
 use crate::fence;
 use crate::node::{self, NodeFilter};
+use crate::storage;
 
 /// How often a change is tried again after somebody else was faster.
 const RETRIES: usize = 8;
@@ -44,8 +47,9 @@ pub(crate) fn read(view: &View) -> Result<ClusterStatus, ApiError> {
     let ids: Vec<VmId> = view.children(&keys::domains());
     let faults = fault::list(view, SortKey::default());
     let networks = view.children(&keys::networks()).len();
-    let osds = view.children(&keys::osds()).len();
+    let osds = storage::osds(view, None)?;
     let pools = view.children(&keys::pools()).len();
+    let (volumes, snapshots) = storage::counts(view);
 
     let mut vms = Vec::with_capacity(ids.len());
     for id in ids {
@@ -100,13 +104,16 @@ pub(crate) fn read(view: &View) -> Result<ClusterStatus, ApiError> {
         ),
         vms: count(vms.iter().map(|vm| vm.state.to_string())),
         networks: number(networks),
-        osds: BTreeMap::from([("total".to_owned(), number(osds))]),
+        osds: count(osds.iter().map(|osd| {
+            let brief = osd_brief(osd);
+            format!("{},{}", brief.up, brief.in_)
+        })),
         pools: number(pools),
-        volumes: 0,
-        snapshots: 0,
+        volumes: number(volumes),
+        snapshots: number(snapshots),
         fences,
         holding: number(nodes.iter().filter(|node| !node.hold.is_empty()).count()),
-        resources: resources(&nodes),
+        resources: resources(&nodes, &osds),
         detail: Detail {
             node: nodes
                 .iter()
@@ -117,7 +124,7 @@ pub(crate) fn read(view: &View) -> Result<ClusterStatus, ApiError> {
                 })
                 .collect(),
             vm: vms,
-            osd: Vec::new(),
+            osd: osds.iter().map(osd_brief).collect(),
             faults,
         },
     })
@@ -258,7 +265,36 @@ fn number(count: usize) -> u64 {
     u64::try_from(count).unwrap_or(u64::MAX)
 }
 
-fn resources(nodes: &[Node]) -> Resources {
+fn osd_brief(osd: &Osd) -> OsdBrief {
+    let state = storage::osd_state(osd);
+    OsdBrief {
+        id: osd.id.clone(),
+        up: if state.up == 1 { "up" } else { "down" }.to_owned(),
+        in_: if state.in_ == 1 { "in" } else { "out" }.to_owned(),
+    }
+}
+
+fn disks(osds: &[Osd]) -> DiskResources {
+    let sum = |field: &str| {
+        osds.iter().fold(0_u64, |sum, osd| {
+            sum.saturating_add(osd.stats.get(field).and_then(Value::as_u64).unwrap_or(0))
+        })
+    };
+    let used_percent: Vec<f64> = osds
+        .iter()
+        .filter_map(|osd| osd.stats.get("utilization").and_then(Value::as_f64))
+        .collect();
+    let total: f64 = used_percent.iter().fold(0.0, |sum, percent| sum + percent);
+    DiskResources {
+        total: sum("kb"),
+        used: sum("kb_used"),
+        free: sum("kb_avail"),
+        // The mean of the OSDs, as in PVC 1.0.3: `percent` is of a hundred here.
+        utilization: percent(total, 100.0 * precise(number(used_percent.len()))),
+    }
+}
+
+fn resources(nodes: &[Node], osds: &[Osd]) -> Resources {
     let sum = |part: fn(&Node) -> u64| nodes.iter().map(part).sum::<u64>();
     let total = sum(|node| node.memory.total);
     let used = sum(|node| node.memory.used);
@@ -280,7 +316,7 @@ fn resources(nodes: &[Node]) -> Resources {
             allocated: sum(|node| u64::from(node.vcpu.allocated)),
             utilization: percent(load, precise(cpus)),
         },
-        disk: pvc_api::status::DiskResources::default(),
+        disk: disks(osds),
     }
 }
 

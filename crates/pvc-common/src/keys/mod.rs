@@ -41,11 +41,11 @@ pub use network::{
 };
 pub use node::{NodeKeys, PluginKeys, monitoring_plugin, monitoring_plugins, node, nodes};
 pub use root::{ConfigKeys, FaultKeys, LogKeys, SchemaKeys, config, fault, faults, log, logs, schema};
+pub use secrecy::holds_secret;
 pub use storage::{
     OsdKeys, PoolKeys, StorageKeys, VolumeKeys, VolumeSnapshotKeys, osd, osds, pool, pool_volumes, pools,
     snapshot_pools, snapshot_volumes, storage, volume, volume_snapshot, volume_snapshots, volumes,
 };
-pub use secrecy::holds_secret;
 pub use values::Value;
 
 use crate::store::Znode;

@@ -55,7 +55,7 @@ async fn admit<'a, S: Store>(
         Err(refusal) => return admission(None, Some(refusal)),
     };
     let refusal = match looked {
-        Looked::NoSuchPath => Some(ApiError::no_route(request.path())),
+        Looked::NoSuchPath => Some(ApiError::no_route(request.method(), request.path())),
         Looked::OtherMethods => Some(ApiError::no_method(request.method(), request.path())),
         Looked::Found(operation) => refusal(&caller, operation),
     };

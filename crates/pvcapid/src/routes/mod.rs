@@ -7,9 +7,12 @@ pub(crate) mod access;
 pub(crate) mod fault;
 pub(crate) mod fence;
 pub(crate) mod health;
+pub(crate) mod metrics;
+pub(crate) mod network;
 pub(crate) mod node;
 pub(crate) mod root;
 pub(crate) mod status;
+pub(crate) mod storage;
 pub(crate) mod vm;
 pub(crate) mod vm_parts;
 
@@ -38,6 +41,9 @@ pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
                 .configure(fault::configure::<S>)
                 .configure(fence::configure::<S>)
                 .configure(access::configure::<S>)
+                .configure(network::configure::<S>)
+                .configure(storage::configure::<S>)
+                .configure(metrics::configure::<S>)
                 .default_service(web::to(no_route)),
         )
         .default_service(web::to(no_route));
@@ -54,6 +60,9 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
         fault::Document::openapi(),
         fence::Document::openapi(),
         access::Document::openapi(),
+        network::Document::openapi(),
+        storage::Document::openapi(),
+        metrics::Document::openapi(),
     ]
     .into_iter()
     .fold(
@@ -67,7 +76,7 @@ fn resource(path: &str) -> actix_web::Resource {
 }
 
 async fn no_route(request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    Err(ApiError::no_route(request.path()))
+    Err(ApiError::no_route(request.method(), request.path()))
 }
 
 async fn no_method(request: HttpRequest) -> Result<HttpResponse, ApiError> {

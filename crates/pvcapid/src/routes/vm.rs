@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use actix_web::http::header::LOCATION;
-use actix_web::{HttpRequest, HttpResponse, Responder, web};
+use actix_web::{HttpRequest, HttpResponse, Responder, guard, web};
+use pvc_api::PREFIX;
 use pvc_api::message::{ErrorReply, Message};
 use pvc_api::vm::{LockFlushStatus, Task, Vm, VmMeta, VmNodeReply, VmStateReply};
 use pvc_common::clock::Clock;
@@ -21,6 +22,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::extract::{self, Params};
 use crate::filter::NameFilter;
+use crate::unavailable;
 use crate::vm::define::{Apply, Definition};
 use crate::vm::list::{Sense, VmFilter};
 use crate::vm::meta::Changes;
@@ -41,7 +43,11 @@ pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
         .service(
             resource("/vm/{vm}")
                 .route(web::get().to(show::<S>))
-                .route(web::post().to(create_named::<S>))
+                .route(
+                    web::post()
+                        .guard(guard::fn_guard(is_a_name))
+                        .to(create_named::<S>),
+                )
                 .route(web::put().to(modify::<S>))
                 .route(web::delete().to(remove::<S>)),
         )
@@ -65,6 +71,13 @@ pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
                 .route(web::get().to(node::<S>))
                 .route(web::post().to(move_to::<S>)),
         );
+}
+
+/// Some jobs of PVC 1.0.3 stand where the names of guests do.
+fn is_a_name(context: &guard::GuardContext<'_>) -> bool {
+    let path = context.head().uri.path();
+    let path = path.strip_prefix(PREFIX).unwrap_or_default();
+    unavailable::find(&context.head().method, path).is_none()
 }
 
 /// Their description.

@@ -189,6 +189,7 @@ pub(crate) fn serve_api<S: Store>(
         max_age: MAX_AGE,
         node: node("hv1"),
         tls: tls.is_some(),
+            metrics: true,
     };
     let (sender, receiver) = mpsc::channel();
     let thread = std::thread::spawn(move || {

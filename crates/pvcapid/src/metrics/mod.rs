@@ -1,0 +1,166 @@
+//! What is told to Prometheus.
+//!
+//! * `exposition` - the text format.
+//! * `health`, `resource` - the metrics of PVC 1.0.3, made from what the API shows. Pure.
+//! * `instruments` - what this daemon measures of itself.
+//! * `http_get` - asking Ceph's manager and ZooKeeper for theirs.
+
+mod exposition;
+mod health;
+mod http_get;
+mod instruments;
+mod resource;
+
+pub(crate) use exposition::CONTENT_TYPE;
+pub(crate) use instruments::Instruments;
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, SystemTime};
+
+use futures::future::join_all;
+use pvc_api::message::ErrorCode;
+use pvc_common::clock::Clock;
+use pvc_common::keys;
+use pvc_common::mirror::View;
+use pvc_common::store::Store;
+use pvc_core::ids::NodeName;
+use pvc_core::records::{NodeAddresses, PrimaryRecord};
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::node::{self, NodeFilter};
+use crate::vm::list::{self, VmFilter};
+use crate::{status, storage};
+use exposition::Exposition;
+use resource::Resources;
+
+/// Where Ceph's active manager tells its metrics, on the storage network.
+const CEPH_PORT: u16 = 9283;
+/// Where ZooKeeper tells its metrics, on the cluster network.
+const ZOOKEEPER_PORT: u16 = 9141;
+/// How long Ceph and ZooKeeper may take: a scrape of all must be answered while one of them is gone.
+const SOURCE_LIMIT: Duration = Duration::from_secs(2);
+
+/// Counts and health.
+pub(crate) fn health(view: &View) -> Result<String, ApiError> {
+    Ok(health::health(&status::read(view)?))
+}
+
+/// Figures of nodes, guests, OSDs and pools.
+pub(crate) fn resource(view: &View, now: SystemTime) -> Result<String, ApiError> {
+    Ok(resource::resource(&Resources {
+        nodes: &node::list(view, &NodeFilter::default())?,
+        vms: &list::list(view, now, &VmFilter::default())?,
+        osds: &storage::osds(view, None)?,
+        pools: &storage::pools(view, None)?,
+    }))
+}
+
+/// What the daemons measure of themselves.
+pub(crate) fn daemon<S: Store>(app: &App<S>, instruments: &Instruments) -> String {
+    let mut text = Exposition::default();
+    text.gauge(
+        "pvc_api_mirror_age_seconds",
+        "How old what this daemon shows may be; about a second while the store answers",
+    )
+    .put_known(
+        &[],
+        app.mirror().age(app.clock.now()).map(|age| age.as_secs_f64()),
+    );
+    text.gauge(
+        "pvc_api_mirror_changes",
+        "Changes of the store that this daemon has seen since its start",
+    )
+    .put_known(&[], app.mirror().latest().map(|view| view.number()));
+    let mut text = text.finish();
+    text.push_str(&instruments.text());
+    text
+}
+
+/// Everything. Ceph's and ZooKeeper's part is left out while they do not answer.
+pub(crate) async fn all<S: Store>(app: &App<S>, instruments: &Instruments) -> Result<String, ApiError> {
+    let view = app.view()?;
+    let mut text = health(&view)?;
+    text.push_str(&resource(&view, app.clock.wall())?);
+    text.push_str(&daemon(app, instruments));
+    let (ceph, zookeeper) = futures::join!(ceph(app), zookeeper(app));
+    let mut up = Exposition::default();
+    let mut samples = up.gauge(
+        "pvc_metrics_source_up",
+        "1 if this source answered and its metrics are below",
+    );
+    for (source, found) in [("ceph", &ceph), ("zookeeper", &zookeeper)] {
+        samples.put(&[("source", source)], found.is_ok());
+    }
+    text.push_str(&up.finish());
+    for found in [ceph, zookeeper].into_iter().flatten() {
+        text.push_str(&found);
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
+    }
+    Ok(text)
+}
+
+/// What Ceph's active manager tells. A manager that stands by answers with nothing, so all nodes are asked.
+pub(crate) async fn ceph<S: Store>(app: &App<S>) -> Result<String, ApiError> {
+    let addresses = node_addresses(&app.view()?);
+    let asked = addresses
+        .iter()
+        .map(|(_, addresses)| fetch(app, addresses.storage, CEPH_PORT));
+    let mut failure = format!("no node has told its address; is port {CEPH_PORT} the right one?");
+    for (answer, (node, _)) in join_all(asked).await.into_iter().zip(&addresses) {
+        match answer {
+            Ok(text) if !text.trim().is_empty() => return Ok(text),
+            Ok(_) => {}
+            Err(error) => failure = format!("{node}: {error}"),
+        }
+    }
+    Err(no_source(format!(
+        "No active manager of Ceph tells metrics on port {CEPH_PORT} ({failure}); \
+         'ceph mgr module enable prometheus' switches that on"
+    )))
+}
+
+/// What the primary's ZooKeeper tells.
+pub(crate) async fn zookeeper<S: Store>(app: &App<S>) -> Result<String, ApiError> {
+    let view = app.view()?;
+    let PrimaryRecord::Node(primary) = view.shown(&keys::config().primary_node(), PrimaryRecord::None) else {
+        return Err(no_source("No node has the primary role".to_owned()));
+    };
+    let addresses = node_addresses(&app.view()?);
+    let Some((_, address)) = addresses.into_iter().find(|(node, _)| *node == primary) else {
+        return Err(no_source(format!("Node {primary} has not told its address")));
+    };
+    match fetch(app, address.cluster, ZOOKEEPER_PORT).await {
+        // As PVC 1.0.3 does: the client port in labels would make series of their own.
+        Ok(text) => Ok(text.replace(":2181", "")),
+        Err(error) => Err(no_source(format!(
+            "ZooKeeper on {primary} tells no metrics on port {ZOOKEEPER_PORT} ({error}); \
+             see metricsProvider.httpPort in its zoo.cfg"
+        ))),
+    }
+}
+
+fn no_source(message: String) -> ApiError {
+    ApiError::new(ErrorCode::StoreUnavailable, message)
+}
+
+async fn fetch<S: Store>(app: &App<S>, address: IpAddr, port: u16) -> Result<String, String> {
+    let get = http_get::get(SocketAddr::new(address, port), "/metrics");
+    match app.clock.timeout(SOURCE_LIMIT, get).await {
+        Some(Ok(text)) => Ok(text),
+        Some(Err(error)) => Err(error.to_string()),
+        None => Err(format!("no answer within {} s", SOURCE_LIMIT.as_secs())),
+    }
+}
+
+fn node_addresses(view: &View) -> Vec<(NodeName, NodeAddresses)> {
+    node::names(view)
+        .into_iter()
+        .filter_map(|name| {
+            let addresses = view.shown(&keys::node(&name).addresses(), None)?;
+            Some((name, addresses))
+        })
+        .collect()
+}
