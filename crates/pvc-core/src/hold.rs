@@ -46,6 +46,11 @@ pub enum HoldReason {
         /// How many may be.
         guests: u32,
     },
+    /// A backup is being or was put into the store through the API: its last write is new, what it tells is not.
+    Restored {
+        /// The restore.
+        id: String,
+    },
 }
 
 impl fmt::Display for HoldReason {
@@ -63,6 +68,7 @@ impl fmt::Display for HoldReason {
                 f,
                 "{guests} guests of PVC 1.0.3 may be running, and nobody is on record as their owner"
             ),
+            HoldReason::Restored { .. } => f.write_str("a backup was put into the coordination store"),
         }
     }
 }
@@ -135,6 +141,46 @@ pub struct AdoptOrder {
 
 impl Record for AdoptOrder {}
 
+/// `/config/restore`: the last time that a backup was put into the store through the API. It is written before anything
+/// else of it, so that every agent holds still by then; it stays, so that one that was off notices later.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoreRecord {
+    /// Tells it from every other restore: a fresh UUID.
+    pub id: String,
+    /// Who ordered it: the name of the user or token.
+    pub by: String,
+    /// When, in seconds since 1970.
+    pub at: u64,
+    /// How far it is.
+    pub phase: RestorePhase,
+}
+
+impl Record for RestoreRecord {}
+
+/// How far a restore is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "is", rename_all = "snake_case")]
+pub enum RestorePhase {
+    /// Agents are waited for. Nothing of the backup has been written.
+    Preparing,
+    /// The store is partly as it was and partly as the backup has it. If nobody is at it any more, it is ordered again.
+    Writing,
+    /// The store is as the backup has it.
+    Done,
+    /// It was given up before anything of the backup was written.
+    Abandoned,
+}
+
+impl RestorePhase {
+    /// Whether the store is whole: what really runs can be taken as the truth then, and not before.
+    pub fn is_over(&self) -> bool {
+        match self {
+            RestorePhase::Preparing | RestorePhase::Writing => false,
+            RestorePhase::Done | RestorePhase::Abandoned => true,
+        }
+    }
+}
+
 /// What a node keeps on its own disk of what it has seen in the store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoreMemory {
@@ -148,6 +194,9 @@ pub struct StoreMemory {
     /// The hold that has not been lifted.
     #[serde(default)]
     pub held: Option<HeldNote>,
+    /// The restore that stood in the store when it was last acted on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restore: Option<String>,
 }
 
 impl Record for StoreMemory {}
@@ -164,13 +213,24 @@ pub struct HeldNote {
 }
 
 /// What is read of the store to judge its age.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoreReading {
     /// The newest write of the records that all nodes share. This node's own lease is judged for itself: it may have
     /// been removed on purpose.
     pub newest: i64,
     /// The last write of this node's lease; `None` if the store does not know this node.
     pub own_lease: Option<i64>,
+    /// The last restore through the API.
+    pub restore: Option<RestoreSeen>,
+}
+
+/// What is read of a restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreSeen {
+    /// Which.
+    pub id: String,
+    /// Whether an order to adopt has been given since: a restore takes away the one before.
+    pub adopted: bool,
 }
 
 /// Whether the store is one to act on. `processes` is the number of guests whose QEMU runs here.
@@ -191,6 +251,19 @@ pub fn judge_store(
             && own_lease < memory.own_lease
         {
             return behind(memory.own_lease, own_lease);
+        }
+    }
+    if let Some(restore) = &reading.restore {
+        // A node without a memory can't tell whether it has seen this one; while nobody has said what runs where, no
+        // node may believe what the store says of guests.
+        let dealt_with = match memory {
+            Some(memory) => memory.restore.as_ref() == Some(&restore.id),
+            None => restore.adopted,
+        };
+        if !dealt_with {
+            return Err(HoldReason::Restored {
+                id: restore.id.clone(),
+            });
         }
     }
     match reading.own_lease {
@@ -325,7 +398,7 @@ mod tests {
     #[test]
     fn a_store_is_judged_by_what_this_node_has_seen_of_it() {
         let check = |newest, own_lease, processes| {
-            judge_store(Some(&memory()), StoreReading { newest, own_lease }, processes)
+            judge_store(Some(&memory()), reading(newest, own_lease), processes)
         };
         // As it was, and newer.
         assert_eq!(check(0x5_0000_0100, Some(0x5_0000_00f0), 3), Ok(()));
@@ -351,11 +424,47 @@ mod tests {
             Err(HoldReason::StoreEmpty { guests: 2 })
         );
         // A host that has seen no store yet.
-        let fresh =
-            |own_lease, processes| judge_store(None, StoreReading { newest: 7, own_lease }, processes);
+        let fresh = |own_lease, processes| judge_store(None, reading(7, own_lease), processes);
         assert_eq!(fresh(None, 0), Ok(()));
         assert_eq!(fresh(Some(1), 4), Ok(()));
         assert_eq!(fresh(None, 1), Err(HoldReason::StoreEmpty { guests: 1 }));
+    }
+
+    fn reading(newest: i64, own_lease: Option<i64>) -> StoreReading {
+        StoreReading {
+            newest,
+            own_lease,
+            restore: None,
+        }
+    }
+
+    #[test]
+    fn a_backup_that_was_put_into_the_store_is_noticed_though_its_writes_are_new() {
+        // Every write of a restore through the API is newer than what anybody has seen.
+        let check = |memory: Option<&StoreMemory>, id: &str, adopted| {
+            let restore = Some(RestoreSeen {
+                id: id.to_owned(),
+                adopted,
+            });
+            let reading = StoreReading {
+                restore,
+                ..reading(0x7_0000_0000, Some(0x7_0000_0000))
+            };
+            judge_store(memory, reading, 0)
+        };
+        let held = |id: &str| Err(HoldReason::Restored { id: id.to_owned() });
+        let seen = |id: &str| StoreMemory {
+            restore: Some(id.to_owned()),
+            ..memory()
+        };
+        assert_eq!(check(Some(&memory()), "a", false), held("a"));
+        assert_eq!(check(Some(&seen("a")), "a", false), Ok(()));
+        assert_eq!(check(Some(&seen("a")), "b", false), held("b"));
+        // It was off while the others adopted: what the order says of them it has to hear as well.
+        assert_eq!(check(Some(&seen("a")), "b", true), held("b"));
+        // A host that has seen no store yet: it may be the home of a guest that runs elsewhere.
+        assert_eq!(check(None, "a", false), held("a"));
+        assert_eq!(check(None, "a", true), Ok(()));
     }
 
     fn order() -> AdoptOrder {

@@ -1,6 +1,6 @@
 //! Keys of the cluster as a whole.
 
-use pvc_core::hold::AdoptOrder;
+use pvc_core::hold::{AdoptOrder, RestoreRecord};
 use pvc_core::ids::NodeName;
 use pvc_core::records::PrimaryRecord;
 use pvc_core::states::NodeSelector;
@@ -40,6 +40,8 @@ key_group!(
         fence_lock: Key<Nothing> = "/fence_lock",
         /// The order that what really runs on the nodes is the truth (schema 16); empty before the first.
         adopt: Key<Option<AdoptOrder>> = "/adopt",
+        /// The last backup that was put into the store through the API (schema 16); empty before the first.
+        restore: Key<Option<RestoreRecord>> = "/restore",
     }
 );
 

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use pvc_core::access::{AuditPage, AuditRequest, SessionRecord, TokenRecord, TokenUse, UserRecord};
 use pvc_core::device_order::DeviceOrder;
 use pvc_core::fence::FenceRecord;
-use pvc_core::hold::{AdoptOrder, HoldRecord};
+use pvc_core::hold::{AdoptOrder, HoldRecord, RestoreRecord};
 use pvc_core::ids::{ImageName, NodeName, PoolName, TagName, VmId, VmName, VolumeId};
 use pvc_core::lock_flush::LockFlush;
 use pvc_core::records::{
@@ -142,6 +142,7 @@ record_values! {
     "a record of a fence": FenceRecord;
     "a record of a hold": HoldRecord;
     "an order to adopt": AdoptOrder;
+    "a record of a restore": RestoreRecord;
     "a reading of the upstream network": UpstreamReading;
     "an order to remove locks": LockFlush;
     "an order about a device": DeviceOrder;

@@ -46,6 +46,7 @@ pub fn base_keys() -> Txn {
         .create_path("/audit", "")
         .create_path(keys::audit_notes().path(), "")
         .create_path(keys::audit_pages().path(), "")
+        .create(&config.restore(), &None)
 }
 
 #[cfg(test)]
@@ -80,6 +81,7 @@ mod tests {
             "/audit",
             "/audit/notes",
             "/audit/pages",
+            "/config/restore",
         ]);
         let txn = base_keys();
         let ours: Vec<&str> = txn

@@ -127,10 +127,15 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
             .held
             .as_ref()
             .and_then(|held| held.order_before.clone());
+        // SAFETY(fencing): a store that is half restored says of some guests what was and of others what is.
+        let whole = self
+            .read_restore()
+            .await?
+            .is_none_or(|restore| restore.phase.is_over());
         let order = self
             .read_order()
             .await?
-            .filter(|order| Some(&order.id) != before.as_ref());
+            .filter(|order| whole && Some(&order.id) != before.as_ref());
         let Some(order) = order else {
             let phase = self.phase();
             return self.publish(phase).await;

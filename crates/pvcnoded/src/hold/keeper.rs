@@ -6,8 +6,11 @@ use std::time::Duration;
 use pvc_common::clock::Clock;
 use pvc_common::faults::{self, Fault, fault_id};
 use pvc_common::keys;
-use pvc_common::store::{ReadError, Store, StoreError, Txn, Znode, ZnodeVersion};
-use pvc_core::hold::{HeldNote, HoldPhase, HoldReason, HoldRecord, StoreMemory, StoreReading, judge_store};
+use pvc_common::store::{ReadError, Store, StoreError, StoreExt as _, Txn, Znode, ZnodeVersion};
+use pvc_core::hold::{
+    HeldNote, HoldPhase, HoldReason, HoldRecord, RestoreRecord, RestoreSeen, StoreMemory, StoreReading,
+    judge_store,
+};
 use pvc_core::ids::{Incarnation, NodeName, VmId};
 use pvc_core::records::Owner;
 use pvc_core::time::BootTime;
@@ -257,12 +260,19 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
         loop {
             let marks = self.read_marks(&running).await?;
             let memory = self.known.then_some(&self.memory);
-            let Err(reason) = judge_store(memory, marks.reading, count) else {
+            let Err(reason) = judge_store(memory, marks.reading.clone(), count) else {
                 self.remember(marks);
                 return Ok(None);
             };
             if confirmations == CONFIRMATIONS {
-                return Ok(Some((reason, marks.order)));
+                let order_before = match reason {
+                    // It takes away the order before it: one that stands there came after it, and counts.
+                    HoldReason::Restored { .. } => None,
+                    HoldReason::StoreBehind { .. }
+                    | HoldReason::StoreEmpty { .. }
+                    | HoldReason::EarlierRelease { .. } => marks.order,
+                };
+                return Ok(Some((reason, order_before)));
             }
             confirmations += 1;
             // A server that lags shows the past too. Once it has answered a write it has caught up with the quorum,
@@ -284,12 +294,14 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
         let own_lease = keys::lease_node(&self.parts.me);
         let adopt = keys::config().adopt();
         let version = keys::schema().version();
+        let restore = keys::config().restore();
         let mut paths: Vec<String> = vec![
             own_lease.path().to_owned(),
             version.path().to_owned(),
             keys::lease_primary().path().to_owned(),
             keys::config().primary_node().path().to_owned(),
             adopt.path().to_owned(),
+            restore.path().to_owned(),
         ];
         let fixed = paths.len();
         let owners: Vec<_> = running.iter().map(|vm| keys::domain(*vm).owner()).collect();
@@ -320,19 +332,26 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
                 known.insert(*vm, owner);
             }
         }
+        let order = adopt
+            .decode(at(4))
+            .ok()
+            .flatten()
+            .and_then(|order| order.value)
+            .map(|order| order.id);
+        // Strictly: a restore that can't be read must not look like none.
+        let restore = restore.decode(at(5))?.and_then(|restore| restore.value);
         Ok(Marks {
             reading: StoreReading {
                 newest,
                 own_lease: at(0).map(zxid),
+                restore: restore.map(|restore| RestoreSeen {
+                    id: restore.id,
+                    adopted: order.is_some(),
+                }),
             },
             witness,
             owners: known,
-            order: adopt
-                .decode(at(4))
-                .ok()
-                .flatten()
-                .and_then(|order| order.value)
-                .map(|order| order.id),
+            order,
         })
     }
 
@@ -341,6 +360,18 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
         self.memory.newest = marks.reading.newest;
         self.memory.own_lease = marks.reading.own_lease.unwrap_or(0);
         self.memory.guests = marks.owners;
+        self.memory.restore = marks.reading.restore.map(|restore| restore.id);
+    }
+
+    /// The last restore through the API.
+    pub(super) async fn read_restore(&self) -> Result<Option<RestoreRecord>, ReadError> {
+        let key = keys::config().restore();
+        Ok(self
+            .parts
+            .store
+            .get(&key)
+            .await?
+            .and_then(|restore| restore.value))
     }
 
     /// Goes on hold, and keeps that over every restart until it is lifted.
@@ -361,7 +392,19 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
 
     /// Goes on. What is in the store now is what counts from here on.
     pub(super) async fn lift(&mut self) {
-        self.memory = StoreMemory::default();
+        let restore = match self.memory.held.take().map(|held| held.reason) {
+            Some(HoldReason::Restored { id }) => Some(id),
+            Some(
+                HoldReason::StoreBehind { .. }
+                | HoldReason::StoreEmpty { .. }
+                | HoldReason::EarlierRelease { .. },
+            )
+            | None => None,
+        };
+        self.memory = StoreMemory {
+            restore,
+            ..StoreMemory::default()
+        };
         self.known = false;
         self.adopting = None;
         self.fault_cleared = false;

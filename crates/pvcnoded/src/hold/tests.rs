@@ -12,7 +12,7 @@ use pvc_common::keys;
 use pvc_common::schema::{self, NewDomain, Prepared};
 use pvc_common::store::memory::{MemoryServer, MemoryStore};
 use pvc_common::store::{Store as _, StoreExt as _, Txn, Versioned};
-use pvc_core::hold::{AdoptOrder, HoldPhase, HoldReason};
+use pvc_core::hold::{AdoptOrder, HoldPhase, HoldReason, RestorePhase, RestoreRecord};
 use pvc_core::ids::{BootId, Incarnation, MachineId, NodeName, VmId, VolumeId};
 use pvc_core::records::{CephClients, Owner};
 use pvc_core::states::{DaemonMode, MigrationMethod, NodeSelector, VmState};
@@ -490,6 +490,65 @@ fn a_hold_outlasts_restarts_and_whatever_is_written_to_the_old_store() {
     cluster.run(secs(20));
     assert!(cluster.is_held(0) && cluster.is_held(1));
     assert!(cluster.runs_on(0));
+}
+
+impl Cluster {
+    /// What the API writes of a restore at each of its steps.
+    fn mark_restore(&self, id: &str, phase: RestorePhase) {
+        let restore = RestoreRecord {
+            id: id.to_owned(),
+            by: "tests".to_owned(),
+            at: 1,
+            phase,
+        };
+        self.set(&keys::config().adopt(), &None);
+        self.set(&keys::config().restore(), &Some(restore));
+    }
+}
+
+// Every write of a restore through the API is newer than what any agent has seen. An agent that acted on it would start a
+// guest where the backup has it while it runs where it was moved to since.
+#[test]
+fn a_backup_that_is_put_into_the_store_puts_every_agent_on_hold() {
+    let mut cluster = Cluster::new(schema::base_keys().and(schema::domain_keys(&guest(0, VmState::Start))));
+    cluster.order("last month", vec![]);
+    cluster.wait_until("started on hv1", secs(20), |cluster| cluster.runs_on(0));
+    cluster.run(secs(12));
+    cluster.mark_restore("r1", RestorePhase::Preparing);
+    cluster.wait_until("both on hold", secs(15), |cluster| {
+        cluster.is_held(0) && cluster.is_held(1)
+    });
+    cluster.mark_restore("r1", RestorePhase::Writing);
+    // The backup is of the time when it was to run on hv2. Owners are not in backups.
+    cluster.set(&keys::domain(VM).node(), &name(1));
+    // While the store is half restored nobody can say what is true, whatever is ordered and whoever is started anew.
+    cluster.order("too early", vec![]);
+    cluster.enable(1, false);
+    cluster.run(secs(3));
+    cluster.enable(1, true);
+    cluster.run(secs(30));
+    assert!(cluster.is_held(0) && cluster.is_held(1), "{:?}", cluster.hold(1));
+    cluster.mark_restore("r1", RestorePhase::Done);
+    cluster.run(secs(30));
+    assert!(cluster.is_held(0) && cluster.is_held(1));
+    cluster.order("now", vec![]);
+    cluster.wait_until("both going on", secs(30), |cluster| {
+        cluster.is_lifted(0) && cluster.is_lifted(1)
+    });
+    assert_eq!(cluster.read(&keys::domain(VM).node()).value, name(0));
+    // It is dealt with: neither a round nor a restart comes back to it.
+    cluster.enable(0, false);
+    cluster.run(secs(3));
+    cluster.enable(0, true);
+    cluster.run(secs(30));
+    assert!(!cluster.is_held(0) && !cluster.is_held(1));
+    assert!(cluster.runs_on(0), "it has run there all the time");
+    assert_eq!(cluster.owner().map(|owner| owner.node), Some(name(0)));
+    // A second one is another.
+    cluster.mark_restore("r2", RestorePhase::Done);
+    cluster.wait_until("both on hold again", secs(15), |cluster| {
+        cluster.is_held(0) && cluster.is_held(1)
+    });
 }
 
 // An order of last month is in the snapshot as well.
