@@ -51,17 +51,26 @@ pub enum Program {
     Nft,
     /// The interpreter of Ceph's own tools; runs a program of ours from its standard input.
     Python3,
+    /// Lists block devices.
+    Lsblk,
+    /// Reads what disks tell of themselves.
+    Smartctl,
+    /// Debian's package manager; only ever to look.
+    AptGet,
 }
 
 impl Program {
     /// Every program, in the order of the enum.
-    pub const ALL: [Program; 6] = [
+    pub const ALL: [Program; 9] = [
         Program::Ceph,
         Program::Rbd,
         Program::Ipmitool,
         Program::Systemctl,
         Program::Nft,
         Program::Python3,
+        Program::Lsblk,
+        Program::Smartctl,
+        Program::AptGet,
     ];
 
     /// Its file name.
@@ -73,6 +82,9 @@ impl Program {
             Program::Systemctl => "systemctl",
             Program::Nft => "nft",
             Program::Python3 => "python3",
+            Program::Lsblk => "lsblk",
+            Program::Smartctl => "smartctl",
+            Program::AptGet => "apt-get",
         }
     }
 }

@@ -10,6 +10,7 @@
 //! * [`drain`]: this node is emptied and filled again.
 //! * [`console`]: the last lines of guests' consoles, for people.
 //! * [`lock_flush`]: locks of a stopped guest's volumes are removed, as an administrator orders.
+//! * [`health`]: health checks of this node.
 //! * [`heartbeat`]: what is measured here, for people.
 //! * [`role`]: this node's part in the primary role.
 //! * [`storage_loss`]: whether a node with guests reaches its storage.
@@ -24,6 +25,7 @@ pub mod console;
 pub mod daemon;
 pub mod drain;
 pub mod fence;
+pub mod health;
 pub mod heartbeat;
 pub mod hold;
 pub mod host;

@@ -23,6 +23,7 @@ pub use adopt::order_adoption;
 pub use drop_role::drop_role;
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -48,6 +49,7 @@ use crate::bmc::{BmcSettings, BmcWatch};
 use crate::console::Consoles;
 use crate::drain::{DrainParts, DrainRounds};
 use crate::fence::{FenceParts, FenceSettings, Fencer, OwnFence};
+use crate::health::{HealthFiles, HealthKeeper, HealthParts};
 use crate::heartbeat::Heartbeat;
 use crate::hold::{HoldKeeper, HoldParts, MemoryFile, adopt_earlier_release};
 use crate::host::BmcAccess;
@@ -248,6 +250,7 @@ impl Daemon {
         let mut loops = JoinSet::new();
         loops.spawn(own_fence.run());
         loops.spawn(heartbeat.run());
+        loops.spawn(watch_health(&self.config, &store, guests.statistics()));
         loops.spawn(self.drain(&store, &agent).run());
         loops.spawn(self.lock_flusher(&store, &agent).run());
         loops.spawn(ensemble::watch_ensemble(self.config.clone(), store.clone()));
@@ -641,6 +644,39 @@ fn watch_upstream(
         agent.clone(),
     );
     Some(watcher.run())
+}
+
+/// The health checks of this node.
+fn watch_health(
+    config: &Config,
+    store: &ZooKeeperStore,
+    hypervisor: Option<Libvirt>,
+) -> impl Future<Output = ()> + Send + use<> {
+    let networks = &config.cluster.networks;
+    let devices = [&networks.cluster, &networks.storage, &networks.upstream]
+        .map(|network| network.device.clone())
+        .into_iter();
+    HealthKeeper::new(HealthParts {
+        store: store.clone(),
+        clock: HostClock,
+        hypervisor,
+        commands: HostCommandRunner::from_system(),
+        files: HealthFiles::default(),
+        me: config.node.clone(),
+        zookeeper: match config.mode {
+            DaemonMode::Coordinator => Some(SocketAddr::new(
+                networks.cluster.ipv4.node_address.into(),
+                config.database.zookeeper_port,
+            )),
+            DaemonMode::Hypervisor => None,
+        },
+        devices: match config.subsystems.networking {
+            true => devices.collect(),
+            false => Vec::new(),
+        },
+        interval: config.timers.monitoring_interval,
+    })
+    .run()
 }
 
 /// The watch of this node's own BMC.

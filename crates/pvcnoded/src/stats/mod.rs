@@ -27,6 +27,7 @@ use crate::host::{DomainStatus, GuestStatistics, Hypervisor, HypervisorError};
 
 pub use interfaces::InterfaceSampler;
 pub use proc::Memory;
+pub(crate) use proc::load;
 
 /// Where the host's figures are.
 #[derive(Debug, Clone, PartialEq, Eq)]

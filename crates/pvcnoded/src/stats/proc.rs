@@ -23,7 +23,7 @@ pub(super) fn memory(proc: &Path) -> io::Result<Memory> {
     })
 }
 
-pub(super) fn load(proc: &Path) -> io::Result<f64> {
+pub(crate) fn load(proc: &Path) -> io::Result<f64> {
     parse_load(&std::fs::read_to_string(proc.join("loadavg"))?)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "loadavg does not begin with a number"))
 }
