@@ -4,6 +4,7 @@
 //! world arrives as a view. So the daemons, the simulator and the tests run the very same decisions.
 //!
 //! * [`access`]: who may use the API, and what was done through it.
+//! * [`backup`]: what is in a backup of the store, and what putting it back changes.
 //! * [`bmc`]: whose a node's BMC is, and what its word is good for.
 //! * [`device_order`]: attaching devices to guests that run, and detaching them.
 //! * [`drain`]: emptying a node and filling it again.
@@ -22,6 +23,7 @@
 //! * [`storage_loss`]: what a node does that has lost the storage network alone.
 //! * [`time`]: the host's boot clock as a value.
 pub mod access;
+pub mod backup;
 pub mod bmc;
 pub mod device_order;
 pub mod drain;
