@@ -169,6 +169,15 @@ pub struct NodeDaemonState {
     pub daemon_state: DaemonState,
 }
 
+/// The last lines of a node's log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeLog {
+    /// The node.
+    pub name: String,
+    /// The lines, separated by line feeds.
+    pub data: String,
+}
+
 /// A node's coordinator state.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeCoordinatorState {

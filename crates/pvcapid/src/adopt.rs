@@ -3,7 +3,7 @@
 use pvc_api::status::{Adoption, NodeHold};
 use pvc_common::keys;
 use pvc_common::mirror::View;
-use pvc_common::store::{Store, StoreError, Txn};
+use pvc_common::store::{Store, StoreError, StoreExt, Txn};
 use pvc_core::hold::{AdoptOrder, HoldPhase, HoldRecord};
 use pvc_core::ids::{NodeName, VmId};
 
@@ -164,6 +164,15 @@ async fn write_order<S: Store>(
 ) -> Result<String, ApiError> {
     let key = keys::config().adopt();
     for _ in 0..RETRIES {
+        let restore = app.store.get(&keys::config().restore()).await?;
+        if let Some(restore) = restore.and_then(|restore| restore.value)
+            && !restore.phase.is_over()
+        {
+            return Err(ApiError::conflict(
+                "A backup was not put back to its end, so the store is half of one and half of the other: put it back \
+                 again first",
+            ));
+        }
         let seen = read_store(&app.store).await?;
         let holding: Vec<&str> = seen
             .records

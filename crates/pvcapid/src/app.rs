@@ -13,6 +13,7 @@ use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 
 use crate::access::{Access, Audited, AuthPolicy};
 use crate::error::ApiError;
+use crate::events::Hub;
 use crate::names::NameIndex;
 use crate::reply::{Body, Replies};
 use crate::vm::entries::Entries;
@@ -89,6 +90,8 @@ pub struct App<S: Store> {
     pub(crate) access: Access,
     waiters: Semaphore,
     definitions: tokio::sync::Mutex<()>,
+    restores: tokio::sync::Mutex<()>,
+    events: Hub,
 }
 
 impl<S: Store> App<S> {
@@ -100,12 +103,14 @@ impl<S: Store> App<S> {
             store: Audited::new(Mirrored::new(store, mirror.clone(), clock)),
             clock,
             settings,
+            events: Hub::start(mirror.clone()),
             mirror,
             names: NameIndex::default(),
             access: Access::new(),
             replies: Replies::new(),
             entries: Entries::default(),
             definitions: tokio::sync::Mutex::new(()),
+            restores: tokio::sync::Mutex::new(()),
             waiters: Semaphore::new(WAITERS),
         }
     }
@@ -191,6 +196,21 @@ impl<S: Store> App<S> {
             .timeout(TURN_LIMIT, self.definitions.lock())
             .await
             .ok_or_else(|| ApiError::busy("The list of VMs"))
+    }
+
+    /// The turn to put a backup back or to make the store anew; hold it meanwhile.
+    ///
+    /// # Errors
+    /// 409 when somebody is at it already.
+    pub(crate) fn turn_to_restore(&self) -> Result<MutexGuard<'_, ()>, ApiError> {
+        self.restores
+            .try_lock()
+            .map_err(|_| ApiError::conflict("A backup is being put back, or the store made anew, already"))
+    }
+
+    /// What hands events to clients.
+    pub(crate) fn events(&self) -> &Hub {
+        &self.events
     }
 
     /// The right to wait; hold it while waiting.

@@ -6,10 +6,11 @@ use std::fmt;
 use std::pin::pin;
 use std::time::Duration;
 
+use actix_web::error::PayloadError;
 use actix_web::http::header::CONTENT_TYPE;
 use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
-use futures::StreamExt;
 use futures::future::{Either, LocalBoxFuture, select};
+use futures::{Stream, StreamExt};
 use pvc_api::message::ErrorCode;
 use pvc_common::clock::{Clock, HostClock};
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
@@ -41,15 +42,7 @@ impl<T: DeserializeOwned + 'static> FromRequest for Params<T> {
             .to_ascii_lowercase();
         let payload = payload.take();
         Box::pin(async move {
-            let body = match select(pin!(read_body(payload)), pin!(HostClock.sleep(BODY_TIME))).await {
-                Either::Left((body, _)) => body?,
-                Either::Right(((), _)) => {
-                    return Err(ApiError::new(
-                        ErrorCode::TooSlow,
-                        format!("The body did not arrive within {} s", BODY_TIME.as_secs()),
-                    ));
-                }
-            };
+            let body = body(payload, BODY_LIMIT, BODY_TIME).await?;
             if !body.is_empty() {
                 if !content_type.starts_with("application/x-www-form-urlencoded") {
                     return Err(ApiError::new(
@@ -81,7 +74,27 @@ impl<T: DeserializeOwned + 'static> FromRequest for Params<T> {
     }
 }
 
-async fn read_body(mut payload: Payload) -> Result<web::BytesMut, ApiError> {
+/// A request's body of at most `limit` bytes, if it arrives within `time`.
+///
+/// # Errors
+/// 408, 413, or 400 when it can not be read.
+pub(crate) async fn body<P>(payload: P, limit: usize, time: Duration) -> Result<web::BytesMut, ApiError>
+where
+    P: Stream<Item = Result<web::Bytes, PayloadError>> + Unpin,
+{
+    match select(pin!(read_body(payload, limit)), pin!(HostClock.sleep(time))).await {
+        Either::Left((body, _)) => body,
+        Either::Right(((), _)) => Err(ApiError::new(
+            ErrorCode::TooSlow,
+            format!("The body did not arrive within {} s", time.as_secs()),
+        )),
+    }
+}
+
+async fn read_body<P>(mut payload: P, limit: usize) -> Result<web::BytesMut, ApiError>
+where
+    P: Stream<Item = Result<web::Bytes, PayloadError>> + Unpin,
+{
     let mut body = web::BytesMut::new();
     while let Some(chunk) = payload.next().await {
         let chunk = chunk.map_err(|error| {
@@ -90,10 +103,10 @@ async fn read_body(mut payload: Payload) -> Result<web::BytesMut, ApiError> {
                 format!("The body could not be read: {error}"),
             )
         })?;
-        if body.len().saturating_add(chunk.len()) > BODY_LIMIT {
+        if body.len().saturating_add(chunk.len()) > limit {
             return Err(ApiError::new(
                 ErrorCode::TooLarge,
-                format!("The body is larger than {BODY_LIMIT} bytes"),
+                format!("The body is larger than {limit} bytes"),
             ));
         }
         body.extend_from_slice(&chunk);
@@ -101,7 +114,8 @@ async fn read_body(mut payload: Payload) -> Result<web::BytesMut, ApiError> {
     Ok(body)
 }
 
-fn parse<T: DeserializeOwned>(text: &str) -> Result<T, ApiError> {
+/// The parameters in a query or a form.
+pub(crate) fn parse<T: DeserializeOwned>(text: &str) -> Result<T, ApiError> {
     let deserializer = serde_html_form::Deserializer::from_bytes(text.as_bytes());
     serde_path_to_error::deserialize(deserializer).map_err(|error| {
         let path = error.path().to_string();

@@ -12,6 +12,9 @@
 //! * `reply`, `gzip` - replies that are made once and sent often. `names` - guests by name.
 //! * `snapshot` - values read at once, for what is decided.
 //! * `status`, `node`, `drain`, `vm`, `fence`, `fault`, `network`, `storage` - what the routes do, over the store.
+//! * `backup` - backups of the store.
+//! * `task` - orders that nodes carry out, shown alike.
+//! * `events` - what changes, told as it happens.
 //! * `metrics` - what is told to Prometheus.
 //! * `unavailable` - operations of PVC 1.0.3 that are not carried out yet.
 //! * [`error`] - what a refused request is answered with.
@@ -19,9 +22,11 @@
 pub mod access;
 mod adopt;
 pub mod app;
+mod backup;
 pub mod daemon;
 mod drain;
 pub mod error;
+mod events;
 mod extract;
 mod fault;
 mod fence;
@@ -38,8 +43,9 @@ mod routes;
 pub mod server;
 mod snapshot;
 mod status;
-pub mod tls;
 mod storage;
+mod task;
+pub mod tls;
 mod unavailable;
 mod vm;
 

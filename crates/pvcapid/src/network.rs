@@ -56,7 +56,7 @@ fn read(view: &View, vnis: Vec<u32>) -> Result<Vec<Network>, ApiError> {
             kind: view.shown(&keys.kind(), String::new()),
             mtu: view.shown(&keys.mtu(), String::new()),
             domain: text(&keys.domain()),
-            name_servers: seen
+            name_servers: view
                 .shown(&keys.name_servers(), CommaList(Vec::new()))
                 .0
                 .into_iter()

@@ -6,12 +6,13 @@ use pvc_api::node::{Health, HealthDetail, InterfaceStats, Node, NodeMemory, Node
 use pvc_common::keys::values::{Json, Load, OrNone, RunningDomains, SpaceList};
 use pvc_common::keys::{self, NodeKeys};
 use pvc_common::mirror::View;
-use pvc_common::store::{Store, StoreError, Txn};
+use pvc_common::store::{Store, StoreError, StoreExt, Txn};
 use pvc_core::ids::{NodeName, VmId};
 use pvc_core::records::PrimaryRecord;
 use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState};
 use serde_json::Value;
 
+use crate::app::App;
 use crate::error::ApiError;
 use crate::filter::NameFilter;
 use crate::snapshot::{Reading, Snapshot, Wanted};
@@ -81,6 +82,16 @@ pub(crate) fn one(view: &View, name: &NodeName) -> Result<Node, ApiError> {
 /// The names of all nodes, sorted.
 pub(crate) fn names(view: &View) -> Vec<NodeName> {
     view.children(&keys::nodes())
+}
+
+/// The last lines of a node's log. They are not mirrored: a log is long, and few ask for it.
+pub(crate) async fn log<S: Store>(app: &App<S>, name: &NodeName, lines: usize) -> Result<String, ApiError> {
+    daemon_state(&app.view()?, name)?;
+    let found = app.store.get(&keys::log(name).messages()).await?;
+    let text = found.map(|found| found.value).unwrap_or_default();
+    let all: Vec<&str> = text.lines().collect();
+    let last = all.iter().skip(all.len().saturating_sub(lines)).copied();
+    Ok(last.collect::<Vec<_>>().join("\n"))
 }
 
 /// How a node's agent is.

@@ -176,6 +176,7 @@ mod tests {
             max_age: std::time::Duration::from_secs(5),
             node: NodeName::new("hv1").unwrap(),
             tls: false,
+            metrics: false,
         };
         actix_web::rt::System::new().block_on(async move {
             let app = web::Data::new(App::new(MemoryServer::new().client(), settings));

@@ -14,11 +14,11 @@ mod resource;
 pub(crate) use exposition::CONTENT_TYPE;
 pub(crate) use instruments::Instruments;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
 use futures::future::join_all;
-use pvc_api::message::ErrorCode;
 use pvc_common::clock::Clock;
 use pvc_common::keys;
 use pvc_common::mirror::View;
@@ -30,7 +30,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::node::{self, NodeFilter};
 use crate::vm::list::{self, VmFilter};
-use crate::{status, storage};
+use crate::{status, storage, task};
 use exposition::Exposition;
 use resource::Resources;
 
@@ -48,9 +48,18 @@ pub(crate) fn health(view: &View) -> Result<String, ApiError> {
 
 /// Figures of nodes, guests, OSDs and pools.
 pub(crate) fn resource(view: &View, now: SystemTime) -> Result<String, ApiError> {
+    let vms = list::list(view, &VmFilter::default())?
+        .into_iter()
+        .map(|id| {
+            let mut vm = list::one(view, now, id)?;
+            // Nothing is told of it, and those of ten thousand guests are a hundred megabytes.
+            vm.xml = String::new();
+            Ok(vm)
+        })
+        .collect::<Result<Vec<_>, ApiError>>()?;
     Ok(resource::resource(&Resources {
         nodes: &node::list(view, &NodeFilter::default())?,
-        vms: &list::list(view, now, &VmFilter::default())?,
+        vms: &vms,
         osds: &storage::osds(view, None)?,
         pools: &storage::pools(view, None)?,
     }))
@@ -72,6 +81,25 @@ pub(crate) fn daemon<S: Store>(app: &App<S>, instruments: &Instruments) -> Strin
         "Changes of the store that this daemon has seen since its start",
     )
     .put_known(&[], app.mirror().latest().map(|view| view.number()));
+    text.gauge(
+        "pvc_api_event_clients",
+        "Clients that this daemon tells of events",
+    )
+    .put(&[], app.events().clients());
+    // What is on record is told as long as it can be: of an old store rather than not at all.
+    let tasks = app
+        .mirror()
+        .latest()
+        .map(|view| task::all(&view))
+        .unwrap_or_default();
+    let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    for task in &tasks {
+        *counts.entry((task.name, task.state())).or_default() += 1;
+    }
+    let mut samples = text.gauge("pvc_tasks", "Tasks on record by name and state");
+    for ((name, state), count) in counts {
+        samples.put(&[("name", name), ("state", state)], count);
+    }
     let mut text = text.finish();
     text.push_str(&instruments.text());
     text
@@ -142,8 +170,9 @@ pub(crate) async fn zookeeper<S: Store>(app: &App<S>) -> Result<String, ApiError
     }
 }
 
+/// No fault of this daemon, nor of the store.
 fn no_source(message: String) -> ApiError {
-    ApiError::new(ErrorCode::StoreUnavailable, message)
+    ApiError::not_found(message)
 }
 
 async fn fetch<S: Store>(app: &App<S>, address: IpAddr, port: u16) -> Result<String, String> {

@@ -99,8 +99,8 @@ pub(crate) async fn resources<S: Store>(app: web::Data<App<S>>) -> Result<HttpRe
     get, path = "/metrics/ceph", operation_id = "metrics_ceph", tag = "metrics", security(()),
     responses(
         (status = 200, description = "Ceph's metrics", body = String, content_type = "text/plain"),
-        (status = 404, description = "Metrics are switched off", body = ErrorReply),
-        (status = 503, description = "Nobody answers who could tell", body = ErrorReply),
+        (status = 404, description = "Nobody answers who could tell, or metrics are switched off", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
     )
 )]
 pub(crate) async fn ceph<S: Store>(app: web::Data<App<S>>) -> Result<HttpResponse, ApiError> {
@@ -114,8 +114,8 @@ pub(crate) async fn ceph<S: Store>(app: web::Data<App<S>>) -> Result<HttpRespons
     get, path = "/metrics/zookeeper", operation_id = "metrics_zookeeper", tag = "metrics", security(()),
     responses(
         (status = 200, description = "ZooKeeper's metrics", body = String, content_type = "text/plain"),
-        (status = 404, description = "Metrics are switched off", body = ErrorReply),
-        (status = 503, description = "Nobody answers who could tell", body = ErrorReply),
+        (status = 404, description = "Nobody answers who could tell, or metrics are switched off", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
     )
 )]
 pub(crate) async fn zookeeper<S: Store>(app: web::Data<App<S>>) -> Result<HttpResponse, ApiError> {

@@ -4,6 +4,8 @@
 //! for each documented route holds the two together.
 
 pub(crate) mod access;
+pub(crate) mod backup;
+pub(crate) mod event;
 pub(crate) mod fault;
 pub(crate) mod fence;
 pub(crate) mod health;
@@ -13,6 +15,7 @@ pub(crate) mod node;
 pub(crate) mod root;
 pub(crate) mod status;
 pub(crate) mod storage;
+pub(crate) mod task;
 pub(crate) mod vm;
 pub(crate) mod vm_parts;
 
@@ -43,6 +46,9 @@ pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
                 .configure(access::configure::<S>)
                 .configure(network::configure::<S>)
                 .configure(storage::configure::<S>)
+                .configure(task::configure::<S>)
+                .configure(event::configure::<S>)
+                .configure(backup::configure::<S>)
                 .configure(metrics::configure::<S>)
                 .default_service(web::to(no_route)),
         )
@@ -62,6 +68,9 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
         access::Document::openapi(),
         network::Document::openapi(),
         storage::Document::openapi(),
+        task::Document::openapi(),
+        event::Document::openapi(),
+        backup::Document::openapi(),
         metrics::Document::openapi(),
     ]
     .into_iter()

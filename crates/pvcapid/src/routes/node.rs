@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use pvc_api::message::{ErrorReply, Message};
-use pvc_api::node::{Node, NodeCoordinatorState, NodeDaemonState, NodeDomainState};
+use pvc_api::node::{Node, NodeCoordinatorState, NodeDaemonState, NodeDomainState, NodeLog};
 use pvc_common::store::Store;
 use pvc_core::states::{CoordinatorState, DaemonState, DomainState};
 use serde::Deserialize;
@@ -30,6 +30,7 @@ pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
                 .route(web::get().to(coordinator_state::<S>))
                 .route(web::post().to(set_coordinator_state::<S>)),
         )
+        .service(resource("/node/{node}/log").route(web::get().to(log::<S>)))
         .service(
             resource("/node/{node}/domain-state")
                 .route(web::get().to(domain_state::<S>))
@@ -40,7 +41,7 @@ pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
 /// Their description.
 #[derive(OpenApi)]
 #[openapi(
-    paths(list, show, daemon_state, coordinator_state, set_coordinator_state, domain_state, set_domain_state),
+    paths(list, show, daemon_state, coordinator_state, set_coordinator_state, domain_state, set_domain_state, log),
     tags((name = "node", description = "Nodes"))
 )]
 pub(crate) struct Document;
@@ -303,4 +304,44 @@ pub(crate) async fn set_domain_state<S: Store>(
         Reply::AtOnce
     };
     Ok(message(drain::request(&app, &name, params.state, reply).await?))
+}
+
+/// Lines that are shown of a node's log if nothing else is said.
+const LOG_LINES: usize = 10;
+
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct LogParams {
+    /// How many of the last lines; 10 if not given.
+    #[serde(default, deserialize_with = "extract::optional_word")]
+    #[param(value_type = Option<u64>)]
+    lines: Option<usize>,
+}
+
+/// The last lines of a node's log, as far as the store holds them: those that daemons of PVC 1.0.3 have written. Daemons of
+/// this release log to the journal.
+#[utoipa::path(
+    get, path = "/node/{node}/log", operation_id = "node_log", tag = "node",
+    params(("node" = String, Path, description = "The node's name"), LogParams),
+    security(("token" = ["viewer"])),
+    responses(
+        (status = 200, description = "The lines, separated by line feeds", body = NodeLog),
+        (status = 400, description = "A parameter is wrong; the message names it", body = ErrorReply),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 404, description = "There is no such node", body = ErrorReply),
+        (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
+    )
+)]
+pub(crate) async fn log<S: Store>(
+    app: web::Data<App<S>>,
+    name: web::Path<String>,
+    Params(params): Params<LogParams>,
+) -> Result<impl Responder, ApiError> {
+    let name = node::parse_name(&name)?;
+    let lines = params.lines.unwrap_or(LOG_LINES);
+    let data = app.promptly(node::log(&app, &name, lines)).await?;
+    Ok(web::Json(NodeLog {
+        name: name.to_string(),
+        data,
+    }))
 }

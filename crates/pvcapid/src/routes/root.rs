@@ -1,24 +1,28 @@
 //! What this is, and which version.
 
-use actix_web::{Responder, web};
-use pvc_api::message::{ErrorReply, Message};
+use std::sync::OnceLock;
+
+use actix_web::{HttpResponse, Responder, web};
+use pvc_api::message::{ErrorCode, ErrorReply, Message};
 use pvc_api::status::Version;
 use utoipa::OpenApi;
 
 use super::{message, resource};
+use crate::error::ApiError;
 
 /// Adds these routes.
 pub(crate) fn configure(services: &mut web::ServiceConfig) {
     services
         .service(resource("").route(web::get().to(index)))
         .service(resource("/").route(web::get().to(index)))
-        .service(resource("/version").route(web::get().to(version)));
+        .service(resource("/version").route(web::get().to(version)))
+        .service(resource("/openapi.json").route(web::get().to(openapi)));
 }
 
 /// Their description.
 #[derive(OpenApi)]
 #[openapi(
-    paths(index, version),
+    paths(index, version, openapi),
     tags((name = "root", description = "What this is"))
 )]
 pub(crate) struct Document;
@@ -50,4 +54,29 @@ pub(crate) async fn version() -> impl Responder {
         api_version: API_VERSION.to_owned(),
         pvc_version: env!("CARGO_PKG_VERSION").to_owned(),
     })
+}
+
+/// The description of the API for programs: OpenAPI 3.1. Addition to PVC 1.0.3.
+#[utoipa::path(
+    get, path = "/openapi.json", operation_id = "openapi", tag = "root",
+    security(("token" = ["viewer"])),
+    responses(
+        (status = 200, description = "The description", body = String, content_type = "application/json"),
+        (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+    )
+)]
+pub(crate) async fn openapi() -> Result<HttpResponse, ApiError> {
+    /// It is the same for as long as the daemon runs.
+    static DOCUMENT: OnceLock<String> = OnceLock::new();
+    let text = match DOCUMENT.get() {
+        Some(text) => text,
+        None => {
+            let text =
+                crate::openapi().map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
+            DOCUMENT.get_or_init(|| text)
+        }
+    };
+    Ok(HttpResponse::Ok()
+        .content_type("application/json")
+        .body(text.as_str()))
 }

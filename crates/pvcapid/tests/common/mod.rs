@@ -15,6 +15,7 @@ use pvc_common::keys::values::{
 };
 use pvc_common::keys::{self, Key, Value};
 use pvc_common::mirror::{Branch, Mirror, Scope};
+use pvc_common::schema;
 use pvc_common::store::memory::{MemoryServer, MemoryStore};
 use pvc_common::store::{SessionState, Store, StoreExt, Txn, Versioned};
 use pvc_core::access::Role;
@@ -189,7 +190,7 @@ pub(crate) fn serve_api<S: Store>(
         max_age: MAX_AGE,
         node: node("hv1"),
         tls: tls.is_some(),
-            metrics: true,
+        metrics: true,
     };
     let (sender, receiver) = mpsc::channel();
     let thread = std::thread::spawn(move || {
@@ -231,6 +232,9 @@ fn seed(store: &MemoryStore) {
         .create(&config.cluster_name(), &"test".to_owned())
         .create(&config.maintenance(), &Maintenance::Off)
         .create(&config.adopt(), &None)
+        .create(&config.restore(), &None)
+        .create_path("/schema", "")
+        .create(&keys::schema().version(), &schema::LATEST)
         .create(&config.primary_node(), &PrimaryRecord::Node(node("hv1")))
         .create(&config.upstream_ip(), &"10.0.0.250/24".to_owned())
         .create(&config.migration_target_selector(), &Some(NodeSelector::Mem))
