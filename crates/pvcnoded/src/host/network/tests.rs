@@ -258,6 +258,9 @@ fn a_right_that_ends_before_or_during_the_call_leaves_no_address() {
             AddressOutcome::TooLate
         );
         assert!(!shown().contains(text));
+        frozen_for(Duration::ZERO)
+            .add(&address(text), right_ends)
+            .unwrap();
         // Woken up before the reckoning, with less than a second left.
         let spent = frozen_for(Duration::ZERO);
         let outcome = spent
