@@ -117,7 +117,6 @@ const CALLS: &[(&str, i32, &str)] = &[
     ("storage osd list", 0, "There are no OSDs"),
     ("storage pool list", 0, "There are no pools"),
     ("storage volume list", 0, "There are no volumes"),
-    ("storage volume list -p vms -f json", 0, "[]"),
     ("storage volume snapshot list", 0, "There are no snapshots"),
     ("cluster status", 0, "Primary node"),
     ("cluster status -f short", 0, "Health"),
