@@ -328,21 +328,22 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
             former_owner(order, &former_node, hold.as_ref(), vm),
             epoch,
         );
-        let taken = match decision {
-            Adoption::AlreadySo => return Ok(None),
-            Adoption::Refuse { reason } => return Ok(Some(Refusal::Disputed(reason))),
-            Adoption::Take(owner) => owner,
-        };
         // The list goes along in the same transaction: whoever reads the owner sees also that it is no old word.
         let phase = self.phase();
         let mut record = self.record(phase);
-        if !record.adopted.contains(&vm) {
+        let is_listed = record.adopted.contains(&vm);
+        if !is_listed {
             record.adopted.push(vm);
         }
-        let mut txn =
-            Txn::new()
-                .check(&fence_key, fence.version)
-                .set(&domain.owner(), &Some(taken), owner.version);
+        let mut txn = Txn::new().check(&fence_key, fence.version);
+        match decision {
+            // What was asked of it since it was put on record counts.
+            Adoption::AlreadySo if is_listed => return Ok(None),
+            // A backup has no owners and tells of the past in all else.
+            Adoption::AlreadySo => txn = txn.check(&domain.owner(), owner.version),
+            Adoption::Refuse { reason } => return Ok(Some(Refusal::Disputed(reason))),
+            Adoption::Take(taken) => txn = txn.set(&domain.owner(), &Some(taken), owner.version),
+        }
         if node.value != *me {
             txn = txn.set(&domain.node(), me, node.version);
         }
