@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use pvc_core::fence::ProofKind;
+use pvc_core::states::VmState;
 
 use super::death::must_prove;
 use super::{
@@ -113,7 +114,13 @@ fn freeze(cluster: &mut Cluster) -> Result<()> {
     }
     cluster.lab.start_bmcs()?;
     wait_returned(cluster, &victim, &guests)?;
-    make_ready(cluster, &victim)?;
     must_run_elsewhere(cluster, &victim, &guests)?;
+    // Made ready it gets them back, live.
+    make_ready(cluster, &victim)?;
+    let ready = Moment::now();
+    for guest in &guests {
+        guest.wait_agreed(cluster, &victim, VmState::Start, PATIENCE)?;
+        wait_written(cluster, guest, ready, PATIENCE)?;
+    }
     audit(cluster, begun)
 }
