@@ -68,6 +68,9 @@ protections! {
     /// A migration's target takes over only when the source has said that its process is gone: a proof of its death does
     /// not say that it wrote nothing after the switch-over.
     TakeOverOnlyAfterSourceGone = "take-over-only-after-source-gone",
+    /// A migration's source says that its process is gone only if that ended because it had been sent: one that ended by
+    /// itself may have run on after the switch-over.
+    SourceGoneOnlyIfSent = "source-gone-only-if-sent",
     /// Silence is counted in consecutive own rounds only.
     SilenceInConsecutiveRounds = "silence-in-consecutive-rounds",
     /// Liveness is judged by the observer's own clock.

@@ -134,9 +134,22 @@ pub struct Incoming {
     /// How far the two sides have come.
     #[serde(default, skip_serializing_if = "HandOver::is_offered")]
     pub hand_over: HandOver,
+    /// How far the source's log of the guest had come when this target was put on record: what stands behind it says how
+    /// the source's process ended. `None` if it could not be looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_log: Option<LogMark>,
 }
 
 impl Record for Incoming {}
+
+/// A place in a log file of the node that wrote it here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogMark {
+    /// The file's inode number: a log that was begun anew meanwhile has another.
+    pub file: u64,
+    /// How many bytes stood in it.
+    pub length: u64,
+}
 
 /// How far source and target of a migration have come. Each word is written by one side and waited for by the other.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -147,8 +160,8 @@ pub enum HandOver {
     Offered,
     /// Written by the target: it is alive, fit, and has no process of this guest.
     Accepted,
-    /// Written by the source: its process of this guest has ended. It will never run there again, so the target may
-    /// make itself owner.
+    /// Written by the source: its process of this guest has ended, and had not run since the target got its memory. It
+    /// will never run there again, so the target may make itself owner.
     SourceGone,
 }
 
@@ -354,6 +367,7 @@ mod tests {
                 incarnation: incarnation(),
                 ceph_clients: CephClients::Unknown,
                 hand_over: HandOver::Offered,
+                source_log: None,
             },
             &format!(r#"{{"v":1,"target":"hv3","incarnation":{who},"ceph_clients":"unknown"}}"#),
         );
@@ -363,9 +377,13 @@ mod tests {
                 incarnation: incarnation(),
                 ceph_clients: CephClients::Unrecorded,
                 hand_over: HandOver::SourceGone,
+                source_log: Some(LogMark {
+                    file: 77,
+                    length: 4096,
+                }),
             },
             &format!(
-                r#"{{"v":1,"target":"hv3","incarnation":{who},"ceph_clients":"unrecorded","hand_over":"source_gone"}}"#
+                r#"{{"v":1,"target":"hv3","incarnation":{who},"ceph_clients":"unrecorded","hand_over":"source_gone","source_log":{{"file":77,"length":4096}}}}"#
             ),
         );
         let owner = |ceph_clients| Owner {

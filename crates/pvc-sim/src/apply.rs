@@ -68,6 +68,8 @@ impl World {
             | Action::LibvirtAway(host)
             | Action::LibvirtBack(host)
             | Action::LoseAnswer(host)
+            | Action::LoseLogs(host)
+            | Action::FindLogs(host)
             | Action::Stall(host, _)
             | Action::RemoveAddress(host)
             | Action::SayDead(host)
@@ -139,6 +141,8 @@ impl World {
             Action::LoseAnswer(host) => self.hosts[*host].hypervisor.lose_next_answer(),
             Action::Forget(host, guest) => self.hosts[*host].hypervisor.forget(vm_id(*guest)),
             Action::KillGuest(host, guest) => self.hosts[*host].hypervisor.kill_process(vm_id(*guest)),
+            Action::LoseLogs(host) => self.hosts[*host].hypervisor.lose_logs(),
+            Action::FindLogs(host) => self.hosts[*host].hypervisor.find_logs(),
             Action::Stall(host, by) => self.hosts[*host].network.stall_next(*by),
             Action::SayDead(host) => {
                 self.admin_set(&keys::node(&node_name(*host)).daemon_state(), &DaemonState::Dead);

@@ -68,9 +68,20 @@ pub fn schedule(plan: &ClusterPlan) -> Schedule {
     for _ in 0..rng.below(4) {
         // A migration, and perhaps something that meets it.
         let (guest, host) = (rng.index(plan.guests.max(1)), rng.index(plan.nodes));
-        let at = rng.index(STEPS - 20);
+        let at = rng.index(STEPS - 25);
         actions[at].push(Action::Migrate(guest, host));
-        if rng.chance(60) {
+        let home = guest % plan.nodes;
+        if rng.chance(25) {
+            // libvirt's last answer gets lost in the switch-over, if it is met: the guest runs on, and ends by itself.
+            let met = at + 5 + rng.index(12);
+            actions[met].push(Action::Cut(home, Link::Store));
+            if rng.chance(50) {
+                actions[met].push(Action::Kill(home));
+            }
+            let ends = met + rng.index(3);
+            actions[ends].push(Action::KillGuest(home, guest));
+            actions[ends + 1 + rng.index(3)].push(Action::Heal(home, Link::Store));
+        } else if rng.chance(60) {
             let (begin, end) = fault(plan, &mut rng);
             let met = at + 1 + rng.index(12);
             actions[met].push(begin);
@@ -184,7 +195,7 @@ fn fault(plan: &ClusterPlan, rng: &mut Rng) -> (Action, Option<Action>) {
         Link::Bmc,
         Link::Upstream,
     ]);
-    match rng.below(46) {
+    match rng.below(47) {
         0..3 => (Action::Kill(host), None),
         3..6 => (Action::Freeze(host), Some(Action::Thaw(host))),
         6..9 => (Action::FreezeHost(host), Some(Action::ThawHost(host))),
@@ -224,6 +235,7 @@ fn fault(plan: &ClusterPlan, rng: &mut Rng) -> (Action, Option<Action>) {
                 Some(Action::BmcSlow(host, Duration::ZERO)),
             )
         }
+        46 => (Action::LoseLogs(host), Some(Action::FindLogs(host))),
         44..46 => {
             let lag = Duration::from_millis(rng.between(100, 9000));
             (

@@ -108,6 +108,10 @@ pub enum Action {
     Forget(usize, usize),
     /// The guest's process is killed.
     KillGuest(usize, usize),
+    /// libvirt's logs of the host's guests can't be written or read any more.
+    LoseLogs(usize),
+    /// They can again.
+    FindLogs(usize),
     /// The next address call stands still for so long before the kernel has it.
     Stall(usize, Duration),
     /// A client of PVC 1.0.3 writes `dead` as a node's state.
@@ -214,6 +218,7 @@ impl Action {
             | Action::RestoreQuorum
             | Action::Snapshot
             | Action::LibvirtBack(_)
+            | Action::FindLogs(_)
             | Action::Ask(..)
             | Action::Place(..)
             | Action::Migrate(..)
@@ -243,6 +248,7 @@ impl Action {
             | Action::LoseAnswer(_)
             | Action::Forget(..)
             | Action::KillGuest(..)
+            | Action::LoseLogs(_)
             | Action::Stall(..)
             | Action::RemoveAddress(_)
             | Action::Misplace(..)
@@ -359,6 +365,8 @@ impl fmt::Display for Action {
             Action::LoseAnswer(host) => write!(f, "lose-answer {}", hv(*host)),
             Action::Forget(host, guest) => write!(f, "forget {} g{}", hv(*host), guest + 1),
             Action::KillGuest(host, guest) => write!(f, "kill-guest {} g{}", hv(*host), guest + 1),
+            Action::LoseLogs(host) => write!(f, "lose-logs {}", hv(*host)),
+            Action::FindLogs(host) => write!(f, "find-logs {}", hv(*host)),
             Action::Stall(host, by) => write!(f, "stall {} {}", hv(*host), Time(*by)),
             Action::SayDead(host) => write!(f, "say-dead {}", hv(*host)),
             Action::RemoveAddress(host) => write!(f, "remove-address {}", hv(*host)),
@@ -587,6 +595,8 @@ fn parse_action(words: &mut Words<'_>) -> Result<Action, BadLine> {
         "lose-answer" => Action::LoseAnswer(words.host()?),
         "forget" => Action::Forget(words.host()?, words.guest()?),
         "kill-guest" => Action::KillGuest(words.host()?, words.guest()?),
+        "lose-logs" => Action::LoseLogs(words.host()?),
+        "find-logs" => Action::FindLogs(words.host()?),
         "stall" => Action::Stall(words.host()?, words.time()?),
         "say-dead" => Action::SayDead(words.host()?),
         "remove-address" => Action::RemoveAddress(words.host()?),

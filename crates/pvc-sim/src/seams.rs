@@ -6,15 +6,16 @@ use std::fmt;
 use pvc_common::clock::Clock as _;
 use pvc_common::store::memory::MemoryStore;
 use pvc_common::store::{Applied, SessionState, Store, StoreError, Txn, Znode};
-use pvc_core::ids::{CephClient, VmId, VolumeId};
+use pvc_core::ids::{CephClient, VmId, VmName, VolumeId};
+use pvc_core::records::LogMark;
 use pvc_core::time::BootTime;
 use pvcnoded::host::fake::power::FakePower;
 use pvcnoded::host::fake::{FakeHypervisor, FakeNetwork, FakeStorage};
 use pvcnoded::host::power::{BmcAccess, PowerControl, PowerError, PowerState};
 use pvcnoded::host::{
-    AddressOutcome, Changed, DomainStatus, EndBy, GuestProcess, GuestStatistics, HostNetwork, Hypervisor,
-    HypervisorError, JobReading, MapEpoch, MigrationOrder, NetworkError, OsdDown, OsdState, PauseReason,
-    RbdLock, RoleAddress, Storage, StorageError, VolumeUse,
+    AddressOutcome, Changed, DomainStatus, EndBy, Ending, GuestProcess, GuestStatistics, HostNetwork,
+    Hypervisor, HypervisorError, JobReading, MapEpoch, MigrationOrder, NetworkError, OsdDown, OsdState,
+    PauseReason, RbdLock, RoleAddress, Storage, StorageError, VolumeUse,
 };
 
 use crate::hooks::{Gate, Pass};
@@ -318,6 +319,14 @@ impl Hypervisor for SimHypervisor {
     async fn cancel_sending(&self, vm: VmId) -> Result<Changed, HypervisorError> {
         self.before("cancel-sending", 1, 20).await?;
         self.inner.cancel_sending(vm).await
+    }
+
+    fn log_mark(&self, vm: VmId, name: &VmName) -> std::io::Result<LogMark> {
+        self.inner.log_mark(vm, name)
+    }
+
+    fn ending(&self, vm: VmId, name: &VmName, since: LogMark) -> Ending {
+        self.inner.ending(vm, name, since)
     }
 
     fn end_process(&self, process: &GuestProcess, by: EndBy) -> std::io::Result<Changed> {

@@ -958,6 +958,7 @@ impl World {
             host.lease_store.catch_up();
             host.gate.set_slow(Duration::ZERO);
             host.hypervisor.come_back();
+            host.hypervisor.find_logs();
             host.frozen = false;
             host.host_frozen = false;
             host.bmc.set_mood(BmcMood::Works);

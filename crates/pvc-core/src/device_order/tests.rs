@@ -5,7 +5,7 @@ use crate::ids::{BootId, Incarnation, MachineId, ZnodeVersion};
 use crate::records::{HandOver, Incoming};
 use crate::states::{DaemonState, MigrationMethod, VmState};
 use crate::time::BootTime;
-use crate::vm::{DestroyReason, FenceEvidence, Presence, RestartHistory, VmRecord, next_vm_step};
+use crate::vm::{DestroyReason, Ending, FenceEvidence, Presence, RestartHistory, VmRecord, next_vm_step};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -468,6 +468,7 @@ fn turn(look: &Look, state: DeviceOrderState) -> (VmStep, DeviceTurn) {
         record: &record,
         process: look.process,
         domain: look.domain,
+        ending: Ending::Unclear,
         fitness: look.fitness,
         shutdown: None,
         shutdown_timeout: Duration::from_secs(180),
@@ -598,6 +599,7 @@ fn an_order_waits_for_its_guest_and_is_refused_when_that_is_not_here() {
             incarnation: life(1),
             ceph_clients: CephClients::Unrecorded,
             hand_over: HandOver::Offered,
+            source_log: None,
         }),
         ..at_work()
     };

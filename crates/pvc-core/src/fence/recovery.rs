@@ -183,6 +183,7 @@ mod tests {
             incarnation: life(),
             ceph_clients: CephClients::Unrecorded,
             hand_over,
+            source_log: None,
         }
     }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::local::{DomainReading, DomainStatus, PauseReason, Presence};
+use super::local::{DomainReading, DomainStatus, Ending, PauseReason, Presence};
 use super::migrate::{CallOff, Move, names_me, wanted_move};
 use crate::ids::{Incarnation, NodeName, ZnodeVersion};
 use crate::protection::{Protection, stands};
@@ -93,6 +93,8 @@ pub struct VmView<'a> {
     pub process: Presence,
     /// What libvirt says of it.
     pub domain: DomainReading,
+    /// How its process ended, if it was being sent and is gone.
+    pub ending: Ending,
     /// Whether this node may start guests.
     pub fitness: NodeFitness,
     /// The shutdown under way, if one is.
@@ -437,11 +439,7 @@ fn next_without_process(view: &VmView<'_>) -> VmStep {
         Ownership::ThisBoot(_) | Ownership::EarlierBoot => match incoming {
             Some(incoming) => match incoming.hand_over {
                 HandOver::SourceGone => VmStep::Leave(Calm::HandedOver(incoming.target.clone())),
-                // Nobody saw what became of it after the switch-over: it may have run on here and written, and died with
-                // that boot. What the target has of it may be older, so it is started afresh.
-                HandOver::Offered | HandOver::Accepted
-                    if earlier_boot && stands(Protection::TakeOverOnlyAfterSourceGone) =>
-                {
+                HandOver::Offered | HandOver::Accepted if may_have_run_on(view, earlier_boot) => {
                     match wanted_move(view.record, view.me) {
                         Move::Live(_) => VmStep::CallOff(CallOff::ProcessEnded),
                         Move::Stay | Move::Cold(_) => VmStep::GiveBack,
@@ -461,6 +459,15 @@ fn next_without_process(view: &VmView<'_>) -> VmStep {
         },
         Ownership::Nobody => VmStep::Leave(Calm::NotHere),
     }
+}
+
+/// It was being sent, and nobody saw what became of it after the switch-over: it may have run on here and written, and
+/// have ended by itself or with its boot. What the target has of it may be older, so it is started afresh.
+fn may_have_run_on(view: &VmView<'_>, earlier_boot: bool) -> bool {
+    if earlier_boot {
+        return stands(Protection::TakeOverOnlyAfterSourceGone);
+    }
+    view.ending == Ending::Unclear && stands(Protection::SourceGoneOnlyIfSent)
 }
 
 /// We own it and its process is gone.

@@ -49,3 +49,12 @@ pub enum Presence {
     /// There is one.
     Present,
 }
+
+/// How the guest's process here came to its end, as far as that is known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// It was ended because the target of its migration had all of it: its vCPUs had not run since the switch-over.
+    Sent,
+    /// Nothing says so. It may have run on after a switch-over, have written, and have ended by itself.
+    Unclear,
+}

@@ -7,7 +7,7 @@
 //!                                         accepted ◀──────────────── fit, no process of it here
 //!   libvirt sends, the guest runs on      accepted + clients ◀────── its half has opened its volumes
 //!   switch-over: paused, process ends
-//!   process gone? ──────────────────────▶ source_gone
+//!   gone, because it was sent? ─────────▶ source_gone
 //!                                         (empty), owner = target ◀─ its half is complete: one transaction
 //!                                                                    resume
 //! ```
@@ -16,14 +16,15 @@
 //! source has said that its process is gone. libvirt alone would not do: when the answer to its last question gets lost
 //! it lets the source run again although the target may run. A proof of the source's death would not do either: it says
 //! that the source can't write now, not that it has not written since the switch-over, and the target's memory would be
-//! older than the volumes then.
+//! older than the volumes then. For the same reason the source says so only if it knows that its process ended because
+//! it had been sent ([`Ending::Sent`]): one that was let run again may have ended by itself since.
 //!
 //! Both sides step level by level from what they read; a side that is started anew goes on where its predecessor was.
 
 use std::time::Duration;
 
 use super::decide::VmRecord;
-use super::local::{DomainReading, DomainStatus, PauseReason, Presence};
+use super::local::{DomainReading, DomainStatus, Ending, PauseReason, Presence};
 use crate::ids::{Incarnation, NodeName};
 use crate::protection::{Protection, stands};
 use crate::records::{CephClients, HandOver, Incoming};
@@ -40,6 +41,9 @@ pub const ACCEPT_WITHIN: Duration = Duration::from_secs(5);
 pub const STALLED_AFTER: Duration = Duration::from_secs(10);
 /// A try that takes longer is cancelled: the guest changes its memory faster than the network carries it.
 pub const TRY_WITHIN: Duration = Duration::from_secs(3600);
+/// How long libvirt's answer is waited for once the guest's process is gone: libvirt ends it, and answers then. The guest
+/// runs nowhere meanwhile.
+pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// How long the target waits for its half to be complete once the source is gone. libvirt completes it first.
 pub const COMPLETE_WITHIN: Duration = Duration::from_secs(5);
 
@@ -232,6 +236,10 @@ pub struct SendView<'a> {
     pub record: &'a VmRecord,
     /// The guest here.
     pub side: SourceSide,
+    /// How its process ended, if it is gone.
+    pub ending: Ending,
+    /// Until when libvirt's answer to the order to send it is waited for, if it is gone and the answer is due.
+    pub answer_due: Option<BootTime>,
     /// The node that the record asks for, or that is the target on record.
     pub target: Option<&'a TargetView>,
     /// What was done about the offer on record.
@@ -334,6 +342,9 @@ pub enum SendStep {
     TakeBack,
     /// The request was taken back: take the target off the record, nothing else.
     Withdraw,
+    /// Its process has ended, and what the target has of it may be older than the volumes: take the target off the
+    /// record. It is not to be moved any more.
+    Discard,
     /// Put everything back as it was before the request.
     CallOff(CallOff),
     /// The process is gone: say so.
@@ -390,7 +401,7 @@ fn next_with_offer(view: &SendView<'_>, incoming: &Incoming) -> SendStep {
         SourceSide::Unknown => SendStep::Wait,
         SourceSide::Gone => match incoming.hand_over {
             HandOver::SourceGone => SendStep::Done,
-            HandOver::Offered | HandOver::Accepted => SendStep::SayGone,
+            HandOver::Offered | HandOver::Accepted => next_when_gone(view),
         },
         SourceSide::SwitchedOver => switched_over(),
         // We have said that it is gone: the target may be owner at any moment.
@@ -425,6 +436,20 @@ fn next_with_offer(view: &SendView<'_>, incoming: &Incoming) -> SendStep {
                 (HandOver::Offered | HandOver::Accepted | HandOver::SourceGone, _) => SendStep::Wait,
             }
         }
+    }
+}
+
+/// Its process has ended. What the target has of it may be resumed only if it has not run since the switch-over.
+fn next_when_gone(view: &SendView<'_>) -> SendStep {
+    if view.ending == Ending::Sent || !stands(Protection::SourceGoneOnlyIfSent) {
+        return SendStep::SayGone;
+    }
+    if view.answer_due.is_some_and(|due| view.now < due) {
+        return SendStep::Wait;
+    }
+    match wanted_move(view.record, view.me) {
+        Move::Live(_) => SendStep::CallOff(CallOff::ProcessEnded),
+        Move::Stay | Move::Cold(_) => SendStep::Discard,
     }
 }
 

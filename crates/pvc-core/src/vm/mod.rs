@@ -12,10 +12,10 @@ pub use decide::{
     Calm, DestroyReason, FenceEvidence, NodeFitness, RestartHistory, ShutdownProgress, VmRecord, VmStep,
     VmView, next_vm_step,
 };
-pub use local::{DomainReading, DomainStatus, PauseReason, Presence};
+pub use local::{DomainReading, DomainStatus, Ending, PauseReason, Presence};
 pub use migrate::{
-    ACCEPT_WITHIN, COMPLETE_WITHIN, CallOff, CancelReason, JobReading, Move, Offer, Progress, ReceiveStep,
-    ReceiveView, STALLED_AFTER, SendStep, SendView, SourceFate, SourceSide, TRIES, TRY_AGAIN_AFTER,
-    TRY_WITHIN, TargetSide, TargetUnfit, TargetView, judge_target, names_me, next_receive_step,
-    next_send_step, placement_before, source_side, target_side, wanted_move,
+    ACCEPT_WITHIN, ANSWER_WITHIN, COMPLETE_WITHIN, CallOff, CancelReason, JobReading, Move, Offer, Progress,
+    ReceiveStep, ReceiveView, STALLED_AFTER, SendStep, SendView, SourceFate, SourceSide, TRIES,
+    TRY_AGAIN_AFTER, TRY_WITHIN, TargetSide, TargetUnfit, TargetView, judge_target, names_me,
+    next_receive_step, next_send_step, placement_before, source_side, target_side, wanted_move,
 };

@@ -24,10 +24,11 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use pvc_core::ids::{CephClient, NodeName, VmId, VolumeId};
+use pvc_core::ids::{CephClient, NodeName, VmId, VmName, VolumeId};
 use pvc_core::protection::{Protection, stands};
+use pvc_core::records::LogMark;
 use pvc_core::time::BootTime;
-pub use pvc_core::vm::{DomainStatus, JobReading, PauseReason};
+pub use pvc_core::vm::{DomainStatus, Ending, JobReading, PauseReason};
 pub use pvc_core::volume_use::{RbdLock, VolumeUse};
 
 pub use power::{BmcAccess, PowerControl, PowerError, PowerOffSeen, PowerState, power_off_and_see};
@@ -272,6 +273,17 @@ pub trait Hypervisor: Clone + Send + Sync + 'static {
     /// # Errors
     /// [`HypervisorError`].
     fn cancel_sending(&self, vm: VmId) -> impl Future<Output = Result<Changed, HypervisorError>> + Send;
+
+    /// How far the log has come that libvirt keeps of this guest here. Quick (looks at a file).
+    ///
+    /// # Errors
+    /// When it can't be looked at.
+    fn log_mark(&self, vm: VmId, name: &VmName) -> std::io::Result<LogMark>;
+
+    /// How the guest's process here ended, by what its log says behind `since`, which was taken while it lived. To be
+    /// asked once the process is gone: libvirt writes before it ends one. What can't be read is [`Ending::Unclear`].
+    /// Quick (reads the end of a file).
+    fn ending(&self, vm: VmId, name: &VmName, since: LogMark) -> Ending;
 
     /// Ends a process without libvirt's help, for one that libvirt has forgotten. Quick. A process that is gone, or
     /// another one under its number, is success and is left alone.

@@ -14,13 +14,14 @@ use pvc_core::records::CephClients;
 use pvc_core::states::VmState;
 use pvc_core::time::BootTime;
 use pvc_core::vm::{
-    Calm, DomainReading, FenceEvidence, NodeFitness, Presence, RestartHistory, ShutdownProgress, VmRecord,
-    VmStep, VmView, next_vm_step,
+    Calm, DomainReading, Ending, FenceEvidence, NodeFitness, Presence, RestartHistory, ShutdownProgress,
+    VmRecord, VmStep, VmView, next_vm_step,
 };
 use tracing::{debug, info, warn};
 
 use super::VmParts;
 use super::carry_out::TaskOutcome;
+use super::send::ending;
 use crate::agent::AgentPhase;
 use crate::host::{GuestProcess, Hypervisor, Storage};
 
@@ -184,6 +185,12 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
                 }
                 Some(_) | None => FenceEvidence::None,
             };
+            let ending = match (process, &record.incoming, &record.owner) {
+                (Presence::Absent, Some(incoming), Some(owner)) if owner.node == self.parts.me => {
+                    ending(&self.parts, *vm, incoming).await
+                }
+                (Presence::Unknown | Presence::Absent | Presence::Present, _, _) => Ending::Unclear,
+            };
             let memory = self.memory.entry(*vm).or_default();
             memory.update(&record, process, now, self.parts.shutdown_timeout);
             let view = VmView {
@@ -193,6 +200,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> VmRounds<S, C, H, T> {
                 record: &record,
                 process,
                 domain,
+                ending,
                 fitness,
                 shutdown: memory.shutdown,
                 shutdown_timeout: self.parts.shutdown_timeout,

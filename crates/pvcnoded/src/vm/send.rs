@@ -12,13 +12,14 @@ use pvc_common::clock::Clock;
 use pvc_common::keys;
 use pvc_common::pause;
 use pvc_common::store::{ReadError, Store, StoreExt as _, Txn, Watch as _, ZnodeVersion};
-use pvc_core::ids::{Incarnation, NodeName, VmId};
-use pvc_core::records::{CephClients, HandOver, Incoming};
+use pvc_core::ids::{Incarnation, NodeName, VmId, VmName};
+use pvc_core::records::{CephClients, HandOver, Incoming, LogMark};
 use pvc_core::states::VmState;
 use pvc_core::time::BootTime;
 use pvc_core::vm::{
-    CallOff, DomainReading, JobReading, Move, Offer, Presence, Progress, SendStep, SendView, SourceSide,
-    TRY_AGAIN_AFTER, TargetView, VmRecord, next_send_step, placement_before, source_side, wanted_move,
+    ANSWER_WITHIN, CallOff, DomainReading, Ending, JobReading, Move, Offer, Presence, Progress, SendStep,
+    SendView, SourceSide, TRY_AGAIN_AFTER, TargetView, VmRecord, next_send_step, placement_before,
+    source_side, wanted_move,
 };
 use tracing::{debug, info, warn};
 
@@ -55,6 +56,11 @@ struct Sending<'a, S, C, H, T> {
     progress: Option<Progress>,
     bytes_sent: u64,
     switched_over_since: Option<BootTime>,
+    /// Since when its process is gone.
+    gone_since: Option<BootTime>,
+    /// What this task knows itself of how the process ended or will: libvirt has said that it was sent, or it was ended
+    /// here while it stood still after a switch-over.
+    parting: Ending,
     cancelled_at: Option<BootTime>,
     /// What libvirt said last.
     failure: Option<String>,
@@ -65,6 +71,7 @@ struct Seen {
     record: VmRecord,
     target: Option<Target>,
     side: SourceSide,
+    ending: Ending,
     now: BootTime,
     fit: bool,
     own_fence_version: ZnodeVersion,
@@ -91,6 +98,8 @@ pub(super) async fn send<S: Store, C: Clock, H: Hypervisor, T: Storage>(
         progress: None,
         bytes_sent: 0,
         switched_over_since: None,
+        gone_since: None,
+        parting: Ending::Unclear,
         cancelled_at: None,
         failure: None,
     };
@@ -120,6 +129,11 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Sending<'_, S, C, H, T> {
                 me: &self.parts.me,
                 record: &seen.record,
                 side: seen.side,
+                ending: seen.ending,
+                answer_due: self
+                    .call
+                    .is_some()
+                    .then_some(self.gone_since.unwrap_or(seen.now) + ANSWER_WITHIN),
                 target: seen.target.as_ref().map(|target| &target.view),
                 offer: self.offer,
                 tries: self.tries,
@@ -183,6 +197,10 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Sending<'_, S, C, H, T> {
                 clear_incoming(self.parts, vm, &seen.record).await?;
                 info!(%vm, "a migration was taken back; the guest is as it was");
             }
+            SendStep::Discard => {
+                clear_incoming(self.parts, vm, &seen.record).await?;
+                warn!(%vm, "a guest ended while it was being sent; its target gives up what it has of it");
+            }
             SendStep::CallOff(why) => {
                 let detail = self.failure.take();
                 return call_off(self.parts, vm, &seen.record, why, detail)
@@ -198,8 +216,16 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Sending<'_, S, C, H, T> {
                     .check(&keys::domain(vm).owner(), seen.record.owner_version)
                     .check(&keys::domain(vm).incoming(), seen.record.incoming_version);
                 self.parts.store.commit(unchanged).await?;
+                let stood_still = seen.side == SourceSide::SwitchedOver;
+                if stood_still && look_at_side(self.parts, self.vm).await != SourceSide::SwitchedOver {
+                    // libvirt has let it run again, or is at it: looked at anew.
+                    return Ok(None);
+                }
                 warn!(%vm, "ending a guest's process that has been sent away");
                 end_process(self.parts, vm).await?;
+                if stood_still {
+                    self.parting = Ending::Sent;
+                }
             }
             SendStep::Resume => self
                 .parts
@@ -226,6 +252,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Sending<'_, S, C, H, T> {
             incarnation: life,
             ceph_clients: CephClients::Unrecorded,
             hand_over: HandOver::Offered,
+            source_log: log_mark(self.parts, self.vm).await,
         };
         let txn = Txn::new()
             .check(&domain.owner(), seen.record.owner_version)
@@ -236,6 +263,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Sending<'_, S, C, H, T> {
             .set(&domain.incoming(), &Some(incoming), seen.record.incoming_version);
         self.parts.store.commit(txn).await?;
         self.offer = Offer::Fresh(seen.now);
+        self.parting = Ending::Unclear;
         debug!(vm = %self.vm, target = %target.view.node, "offered a guest");
         pause::point("vm-offered");
         Ok(())
@@ -282,9 +310,12 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Sending<'_, S, C, H, T> {
         };
         if let Either::Left((outcome, _)) = select(call.as_mut(), either).await {
             self.call = None;
-            if let Err(error) = outcome {
+            match outcome {
+                Ok(()) => self.parting = Ending::Sent,
                 // Why it was cancelled says more than that it was.
-                self.failure.get_or_insert_with(|| error.to_string());
+                Err(error) => {
+                    self.failure.get_or_insert_with(|| error.to_string());
+                }
             }
         }
     }
@@ -306,14 +337,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Sending<'_, S, C, H, T> {
             Some(target) => read_target(&self.parts.store, &target).await?,
             None => None,
         };
-        // The job first: one that has ended can't begin again, so what is read of the domain afterwards is its outcome.
-        let job = self.parts.hypervisor.sending(self.vm).await;
-        let domain = match self.parts.hypervisor.domains().await {
-            Err(_) => DomainReading::Unknown,
-            Ok(domains) => domains
-                .get(&self.vm)
-                .map_or(DomainReading::Absent, |status| DomainReading::Is(*status)),
-        };
+        let (job, domain) = look_at_domain(self.parts, self.vm).await;
         let process = match has_process(self.parts, self.vm) {
             Err(_) => Presence::Unknown,
             Ok(true) => Presence::Present,
@@ -321,6 +345,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Sending<'_, S, C, H, T> {
         };
         let now = self.parts.clock.now();
         let side = self.side(process, domain, job, now);
+        let ending = self.ending(&record, side, now).await;
         let barred = own_fence
             .value
             .as_ref()
@@ -332,10 +357,25 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Sending<'_, S, C, H, T> {
             record,
             target,
             side,
+            ending,
             now,
             fit,
             own_fence_version: own_fence.version,
         })
+    }
+
+    /// How its process ended, if it is gone. Looked at after it was seen gone: what tells of it was written before.
+    async fn ending(&mut self, record: &VmRecord, side: SourceSide, now: BootTime) -> Ending {
+        if side != SourceSide::Gone {
+            self.gone_since = None;
+            return Ending::Unclear;
+        }
+        self.gone_since.get_or_insert(now);
+        match (&record.incoming, self.parting) {
+            (_, Ending::Sent) => Ending::Sent,
+            (Some(incoming), Ending::Unclear) => ending(self.parts, self.vm, incoming).await,
+            (None, Ending::Unclear) => Ending::Unclear,
+        }
     }
 
     /// The guest here, with what this task knows better than libvirt's word of this moment.
@@ -364,6 +404,10 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Sending<'_, S, C, H, T> {
             self.bytes_sent = bytes_sent;
         } else {
             self.progress = None;
+        }
+        if side == SourceSide::Running {
+            // Whatever was known of its end: it has not come.
+            self.parting = Ending::Unclear;
         }
         if side != SourceSide::SwitchedOver {
             self.switched_over_since = None;
@@ -438,6 +482,71 @@ async fn read_target<S: Store>(store: &S, node: &NodeName) -> Result<Option<Targ
             .and_then(|addresses| addresses.value)
             .map(|addresses| addresses.cluster),
     }))
+}
+
+/// The job first: one that has ended can't begin again, so what is read of the domain afterwards is its outcome.
+async fn look_at_domain<S: Store, C: Clock, H: Hypervisor, T: Storage>(
+    parts: &VmParts<S, C, H, T>,
+    vm: VmId,
+) -> (JobReading, DomainReading) {
+    let job = parts.hypervisor.sending(vm).await;
+    let domain = match parts.hypervisor.domains().await {
+        Err(_) => DomainReading::Unknown,
+        Ok(domains) => domains
+            .get(&vm)
+            .map_or(DomainReading::Absent, |status| DomainReading::Is(*status)),
+    };
+    (job, domain)
+}
+
+/// How a guest whose process is here is at this moment, by libvirt's word.
+async fn look_at_side<S: Store, C: Clock, H: Hypervisor, T: Storage>(
+    parts: &VmParts<S, C, H, T>,
+    vm: VmId,
+) -> SourceSide {
+    let (job, domain) = look_at_domain(parts, vm).await;
+    source_side(Presence::Present, domain, job)
+}
+
+/// How far the guest's log has come. Without it the migration goes on: libvirt's own answer is evidence, too.
+async fn log_mark<S: Store, C: Clock, H: Hypervisor, T: Storage>(
+    parts: &VmParts<S, C, H, T>,
+    vm: VmId,
+) -> Option<LogMark> {
+    let name = name(parts, vm).await?;
+    match parts.hypervisor.log_mark(vm, &name) {
+        Ok(mark) => Some(mark),
+        Err(error) => {
+            warn!(%vm, %error, "libvirt's log of a guest that is sent can't be looked at");
+            None
+        }
+    }
+}
+
+/// The guest's name, by which libvirt calls its log; `None` if it can't be read now.
+async fn name<S: Store, C: Clock, H: Hypervisor, T: Storage>(
+    parts: &VmParts<S, C, H, T>,
+    vm: VmId,
+) -> Option<VmName> {
+    let name = parts.store.require(&keys::domain(vm).name()).await;
+    name.ok().map(|name| name.value)
+}
+
+/// How the guest's process here ended, which is gone, by its log. A target that says already that it is gone needs no
+/// evidence any more.
+pub(super) async fn ending<S: Store, C: Clock, H: Hypervisor, T: Storage>(
+    parts: &VmParts<S, C, H, T>,
+    vm: VmId,
+    incoming: &Incoming,
+) -> Ending {
+    let (Some(since), HandOver::Offered | HandOver::Accepted) = (incoming.source_log, incoming.hand_over)
+    else {
+        return Ending::Unclear;
+    };
+    match name(parts, vm).await {
+        Some(name) => parts.hypervisor.ending(vm, &name, since),
+        None => Ending::Unclear,
+    }
 }
 
 /// Says that the guest's process here is gone and will never run again.

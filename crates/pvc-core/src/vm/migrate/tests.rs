@@ -46,6 +46,7 @@ fn record(hand_over: Option<HandOver>) -> VmRecord {
             incarnation: life('2', '2', 1),
             ceph_clients: CephClients::Unrecorded,
             hand_over,
+            source_log: None,
         }),
         incoming_version: ZnodeVersion(1),
     }
@@ -64,6 +65,8 @@ fn target() -> TargetView {
 struct Sending {
     record: VmRecord,
     side: SourceSide,
+    ending: Ending,
+    answer_due: Option<u64>,
     target: TargetView,
     offer: Offer,
     tries: u32,
@@ -78,6 +81,8 @@ fn sending(hand_over: Option<HandOver>, side: SourceSide) -> Sending {
     Sending {
         record: record(hand_over),
         side,
+        ending: Ending::Sent,
+        answer_due: None,
         target: target(),
         offer: Offer::Fresh(seconds(99)),
         tries: 0,
@@ -95,6 +100,8 @@ fn send(case: &Sending) -> SendStep {
         me: &node("hv1"),
         record: &case.record,
         side: case.side,
+        ending: case.ending,
+        answer_due: case.answer_due.map(seconds),
         target: Some(&case.target),
         offer: case.offer,
         tries: case.tries,
@@ -131,6 +138,32 @@ fn a_target_is_offered_accepts_and_is_sent_to() {
     // A target that never answers must not hold the guest up.
     let silent = Sending { now: 104, ..offered };
     assert_eq!(send(&silent), SendStep::CallOff(CallOff::NotAccepted));
+}
+
+#[test]
+fn a_guest_that_ended_by_itself_is_not_given_away() {
+    // Its last answer lost, libvirt lets it run again at the source, where it writes and ends: the target would resume a
+    // memory that is older than the volumes, and the guest's file system would be destroyed without a word.
+    let unclear = |hand_over, answer_due| Sending {
+        ending: Ending::Unclear,
+        answer_due,
+        ..sending(Some(hand_over), SourceSide::Gone)
+    };
+    for hand_over in [HandOver::Offered, HandOver::Accepted] {
+        // libvirt is about to say how it ended.
+        assert_eq!(send(&unclear(hand_over, Some(101))), SendStep::Wait);
+        for answer_due in [None, Some(100)] {
+            let mut case = unclear(hand_over, answer_due);
+            assert_eq!(send(&case), SendStep::CallOff(CallOff::ProcessEnded));
+            // Asked to stop meanwhile, or to shut down: it has.
+            case.record.state = VmState::Stop;
+            assert_eq!(send(&case), SendStep::Discard);
+            case.ending = Ending::Sent;
+            assert_eq!(send(&case), SendStep::SayGone);
+        }
+    }
+    // What has been said stands, whatever is known afterwards.
+    assert_eq!(send(&unclear(HandOver::SourceGone, None)), SendStep::Done);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! guest, or lose its answer.
 
 mod devices;
+pub(super) mod log;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -10,7 +11,8 @@ use std::time::Duration;
 
 use futures::future::{Either, select};
 use pvc_common::clock::Clock;
-use pvc_core::ids::{CephClient, NodeName, VmId, VolumeId};
+use pvc_core::ids::{CephClient, NodeName, VmId, VmName, VolumeId};
+use pvc_core::records::LogMark;
 use pvc_core::time::BootTime;
 use tokio::sync::Notify;
 
@@ -19,9 +21,10 @@ use super::storage::{FakeCeph, WriteOutcome};
 use super::wire::FakeWire;
 use super::{VirtualClock, locked};
 use crate::host::{
-    Changed, DomainStatus, EndBy, GuestProcess, GuestStatistics, Hypervisor, HypervisorError, JobReading,
-    MigrationOrder, PauseReason,
+    Changed, DomainStatus, EndBy, Ending, GuestProcess, GuestStatistics, Hypervisor, HypervisorError,
+    JobReading, MigrationOrder, PauseReason,
 };
+use log::{Logs, Shutoff};
 
 /// What happened to a guest on a fake host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,6 +109,8 @@ struct State {
     shutdown_takes: Duration,
     next_pid: u32,
     journal: Vec<JournalLine>,
+    /// What libvirt writes about the guests; it outlives them, and the host's boots.
+    logs: Logs,
 }
 
 #[derive(Debug, Clone)]
@@ -131,16 +136,26 @@ impl State {
             .collect();
         let mut clients = Vec::new();
         for (ends_at, vm) in ended {
-            clients.extend(self.end(vm, ends_at, GuestEvent::Ended));
+            clients.extend(self.end(vm, ends_at, GuestEvent::Ended, Some(Shutoff::Shutdown)));
         }
         clients
     }
 
-    fn end(&mut self, vm: VmId, when: BootTime, event: GuestEvent) -> Vec<CephClient> {
+    /// The guest's process ends, and libvirt notes `shutoff` unless it has gone with the host.
+    fn end(
+        &mut self,
+        vm: VmId,
+        when: BootTime,
+        event: GuestEvent,
+        shutoff: Option<Shutoff>,
+    ) -> Vec<CephClient> {
         self.forgotten.remove(&vm);
         let Some(guest) = self.guests.remove(&vm) else {
             return Vec::new();
         };
+        if let Some(shutoff) = shutoff {
+            self.logs.shutting_down(vm, shutoff);
+        }
         self.journal.push((when, vm, event));
         guest.clients.into_iter().map(|(_, client)| client).collect()
     }
@@ -188,6 +203,7 @@ impl FakeHypervisor {
                 shutdown_takes: Duration::from_secs(2),
                 next_pid: 1000,
                 journal: Vec::new(),
+                logs: Logs::default(),
             })),
             happened: Arc::default(),
             wire: Arc::default(),
@@ -297,8 +313,8 @@ impl FakeHypervisor {
     }
 
     /// The process ends and closes its volumes.
-    pub(super) fn end_in_order(&self, vm: VmId, at: BootTime) {
-        let clients = locked(&self.state).end(vm, at, GuestEvent::Ended);
+    pub(super) fn end_in_order(&self, vm: VmId, at: BootTime, shutoff: Shutoff) {
+        let clients = locked(&self.state).end(vm, at, GuestEvent::Ended, Some(shutoff));
         clients.iter().for_each(|client| self.ceph.close(client));
         self.happened.notify_one();
     }
@@ -363,8 +379,13 @@ impl FakeHypervisor {
 
     /// Kills the guest's process: its Ceph watch lingers, its lock stays.
     pub fn kill_process(&self, vm: VmId) {
+        self.settle();
+        self.lose_process(vm, Some(Shutoff::Crashed));
+    }
+
+    fn lose_process(&self, vm: VmId, shutoff: Option<Shutoff>) {
         let now = self.clock.now();
-        let clients = locked(&self.state).end(vm, now, GuestEvent::Killed);
+        let clients = locked(&self.state).end(vm, now, GuestEvent::Killed, shutoff);
         clients.iter().for_each(|client| self.ceph.abandon(client));
         self.happened.notify_one();
     }
@@ -373,8 +394,18 @@ impl FakeHypervisor {
     pub fn power_off(&self) {
         let vms: Vec<_> = locked(&self.state).guests.keys().copied().collect();
         for vm in vms {
-            self.kill_process(vm);
+            self.lose_process(vm, None);
         }
+    }
+
+    /// From now on nothing is written to libvirt's logs and nothing can be read there, as on a full or broken disk.
+    pub fn lose_logs(&self) {
+        locked(&self.state).logs.set_lost(true);
+    }
+
+    /// Ends [`FakeHypervisor::lose_logs`].
+    pub fn find_logs(&self) {
+        locked(&self.state).logs.set_lost(false);
     }
 
     /// Lets every running guest write once to each of its volumes. One that is barred from Ceph is stopped by QEMU at
@@ -501,6 +532,7 @@ impl FakeHypervisor {
         };
         state.guests.insert(vm, guest);
         state.journal.push((now, vm, event));
+        state.logs.starting_up(vm);
         Ok(())
     }
 }
@@ -632,7 +664,7 @@ impl Hypervisor for FakeHypervisor {
             if state.known(vm).is_err() {
                 return Ok(Changed::AlreadySo);
             }
-            state.end(vm, now, GuestEvent::Ended)
+            state.end(vm, now, GuestEvent::Ended, Some(Shutoff::Destroyed))
         };
         clients.iter().for_each(|client| self.ceph.close(client));
         self.happened.notify_one();
@@ -690,12 +722,22 @@ impl Hypervisor for FakeHypervisor {
         })
     }
 
+    fn log_mark(&self, vm: VmId, _: &VmName) -> std::io::Result<LogMark> {
+        self.settle();
+        locked(&self.state).logs.mark(vm)
+    }
+
+    fn ending(&self, vm: VmId, _: &VmName, since: LogMark) -> Ending {
+        self.settle();
+        locked(&self.state).logs.ending(vm, since)
+    }
+
     fn end_process(&self, process: &GuestProcess, by: EndBy) -> std::io::Result<Changed> {
         if !self.processes()?.contains(process) {
             return Ok(Changed::AlreadySo);
         }
         match by {
-            EndBy::Term => self.end_in_order(process.vm, self.clock.now()),
+            EndBy::Term => self.end_in_order(process.vm, self.clock.now(), Shutoff::Shutdown),
             EndBy::Kill => self.kill_process(process.vm),
         }
         Ok(Changed::Done)

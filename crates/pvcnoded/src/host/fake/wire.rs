@@ -21,6 +21,7 @@ use pvc_core::time::BootTime;
 use tokio::sync::Notify;
 
 use super::hypervisor::WeakHost;
+use super::hypervisor::log::Shutoff;
 use super::{FakeHypervisor, locked};
 use crate::host::{DomainStatus, HypervisorError, JobReading, PauseReason};
 
@@ -286,7 +287,7 @@ impl FakeWire {
                 MigrationPhase::Finish
             }
             MigrationPhase::Finish => {
-                source.end_in_order(job.vm, at);
+                source.end_in_order(job.vm, at, Shutoff::Migrated);
                 return self.end(&job, Ok(()));
             }
         };
@@ -324,7 +325,7 @@ impl FakeWire {
         // QEMU's half ends when its stream breaks off before all of it is there.
         let complete = job.phase == MigrationPhase::Finish;
         if !complete && job.phase > MigrationPhase::Prepare {
-            target.end_in_order(job.vm, now);
+            target.end_in_order(job.vm, now, Shutoff::Failed);
         }
         let stands_still = job.phase >= MigrationPhase::SwitchOver;
         match broken {
@@ -333,7 +334,7 @@ impl FakeWire {
             Broken::SourceLibvirtGone => self.end(job, Err("the connection was lost")),
             // The target had said that it has all of it: the source's process is ended.
             Broken::HalfGone if complete => {
-                source.end_in_order(job.vm, now);
+                source.end_in_order(job.vm, now, Shutoff::Migrated);
                 self.end(job, Ok(()))
             }
             Broken::HalfGone | Broken::TargetLost | Broken::Cancelled => {

@@ -7,10 +7,12 @@
 //! * `pool`: calls block, so they are made on a few plain threads. Questions and actions have threads of their own: a
 //!   guest that takes half a minute to be destroyed does not keep the agent from looking.
 //! * `plugging`: which guests a call about devices is under way for.
+//! * `log`: how a guest's process ended, by what libvirt has written about it.
 //! * `xml`: what is put into a guest's XML at its start, and into that of a device.
 
 mod figures;
 mod kvm;
+mod log;
 mod migration;
 mod plugging;
 mod pool;
@@ -26,7 +28,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use pvc_core::ids::VmId;
+use pvc_core::ids::{VmId, VmName};
+use pvc_core::records::LogMark;
 use serde_json::Value;
 use tokio::sync::Notify;
 use virt::connect::Connect;
@@ -35,8 +38,8 @@ use virt::error::{Error, ErrorNumber};
 use virt_sys as sys;
 
 use super::{
-    Changed, DomainStatus, EndBy, GuestProcess, GuestStatistics, Hypervisor, HypervisorError, JobReading,
-    MigrationOrder, PauseReason,
+    Changed, DomainStatus, EndBy, Ending, GuestProcess, GuestStatistics, Hypervisor, HypervisorError,
+    JobReading, MigrationOrder, PauseReason,
 };
 use figures::Layout;
 pub use migration::{Security, Transport};
@@ -434,6 +437,14 @@ impl Hypervisor for Libvirt {
             Err(HypervisorError::NoDomain { .. }) => Ok(Changed::AlreadySo),
             other => other,
         }
+    }
+
+    fn log_mark(&self, _: VmId, name: &VmName) -> io::Result<LogMark> {
+        log::mark(Path::new(log::DIRECTORY), name)
+    }
+
+    fn ending(&self, _: VmId, name: &VmName, since: LogMark) -> Ending {
+        log::ending(Path::new(log::DIRECTORY), name, since)
     }
 
     fn end_process(&self, process: &GuestProcess, by: EndBy) -> io::Result<Changed> {

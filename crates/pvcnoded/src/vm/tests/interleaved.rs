@@ -1,6 +1,7 @@
 //! Single steps carried out by hand, with somebody else's write right before their own.
 
 use super::*;
+use crate::host::fake::MigrationPhase;
 
 /// hv1's guests, looked at and handled by hand, over a store in which others come in between.
 struct ByHand {
@@ -371,6 +372,37 @@ fn a_process_that_libvirt_does_not_know_is_met_by_no_second_one() {
     // It is ended by its process id.
     assert_eq!(by_hand.events(), [GuestEvent::Created, GuestEvent::Ended]);
     assert_eq!(by_hand.cluster.state(), VmState::Start);
+}
+
+#[test]
+fn a_source_that_is_let_run_again_in_the_last_moment_is_not_ended_and_not_given_away() {
+    // Ended for standing still, while libvirtd has just let it run again: it writes in its last moments, and the target
+    // would resume what it was before.
+    let mut cluster = Cluster::started();
+    cluster.migrate(VmState::Migrate, 1, Some(0));
+    cluster.reach(MigrationPhase::Finish);
+    cluster.hosts[0].hypervisor.go_away();
+    cluster.run(ms(500));
+    cluster.kill_agent(0);
+    cluster.hosts[0].hypervisor.come_back();
+    let mut by_hand = ByHand::over(cluster);
+    let task = by_hand.task();
+    assert_eq!(task.step, VmStep::Confirm);
+    by_hand.carry_out(&task);
+    let task = by_hand.task();
+    assert_eq!(task.step, VmStep::Send);
+    let hypervisor = by_hand.parts.hypervisor.clone();
+    let mut first = true;
+    by_hand.store.meddle(move |_| {
+        if std::mem::take(&mut first) {
+            hypervisor.resume(VM).now_or_never().unwrap().unwrap();
+        }
+        None
+    });
+    by_hand.carry_out(&task);
+    assert!(by_hand.cluster.runs_on(0));
+    assert!(by_hand.cluster.hosts[1].hypervisor.has_old_memory(VM));
+    assert_eq!(by_hand.cluster.incoming(), None);
 }
 
 #[test]

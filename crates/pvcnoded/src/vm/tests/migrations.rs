@@ -23,7 +23,7 @@ impl Cluster {
         )
     }
 
-    fn started() -> Cluster {
+    pub(super) fn started() -> Cluster {
         let mut cluster = Cluster::new();
         cluster.ask(VmState::Start);
         cluster.wait_until("running", secs(5), |cluster| cluster.runs_on(0));
@@ -31,7 +31,7 @@ impl Cluster {
     }
 
     /// Runs until the migration is in `phase`.
-    fn reach(&mut self, phase: MigrationPhase) {
+    pub(super) fn reach(&mut self, phase: MigrationPhase) {
         let end = self.clock.now() + secs(10);
         while self.wire.phase(VM) != Some(phase) {
             assert!(self.clock.now() < end, "{phase:?} not reached");
@@ -362,6 +362,58 @@ fn a_source_that_ran_on_and_died_is_not_followed_by_an_older_memory() {
     });
     assert!(cluster.hosts[1].hypervisor.status(VM).is_none());
     assert!(!cluster.events(1).contains(&GuestEvent::Resumed));
+}
+
+#[test]
+fn a_source_that_ran_on_and_ended_by_itself_is_started_afresh() {
+    // Its process is gone, and the target has all of what it was at the switch-over. It has written since.
+    for agent_is_down in [true, false] {
+        let mut cluster = Cluster::started();
+        cluster.migrate(VmState::Migrate, 1, Some(0));
+        cluster.reach(MigrationPhase::Finish);
+        if agent_is_down {
+            cluster.kill_agent(0);
+        } else {
+            cluster.hosts[0].task.freeze();
+        }
+        cluster.wire.cut(&name(0), &name(1));
+        cluster.run(secs(2));
+        assert!(cluster.runs_on(0));
+        cluster.hosts[0].hypervisor.guests_write();
+        cluster.hosts[0].hypervisor.kill_process(VM);
+        assert!(cluster.hosts[1].hypervisor.has_old_memory(VM));
+        cluster.wire.heal();
+        if agent_is_down {
+            cluster.start_agent(0);
+        } else {
+            cluster.hosts[0].task.thaw();
+        }
+        cluster.settled_on(0);
+        assert!(
+            !cluster.events(1).contains(&GuestEvent::Resumed),
+            "{agent_is_down}"
+        );
+        assert_eq!(cluster.placed(), (name(0), None));
+    }
+}
+
+#[test]
+fn without_a_log_libvirts_own_answer_is_enough_and_without_either_the_guest_starts_afresh() {
+    for agent_is_down in [true, false] {
+        let mut cluster = Cluster::started();
+        cluster.hosts[0].hypervisor.lose_logs();
+        cluster.migrate(VmState::Migrate, 1, Some(0));
+        cluster.reach(MigrationPhase::Finish);
+        if agent_is_down {
+            cluster.kill_agent(0);
+            cluster.run(secs(4));
+            assert!(cluster.hosts[0].hypervisor.status(VM).is_none());
+            cluster.start_agent(0);
+        }
+        cluster.settled_on(if agent_is_down { 0 } else { 1 });
+        let resumed = cluster.events(1).contains(&GuestEvent::Resumed);
+        assert_eq!(resumed, !agent_is_down);
+    }
 }
 
 #[test]
