@@ -2,7 +2,7 @@
 
 use pvc_common::keys;
 use pvc_core::fence::{FencePhase, FenceRecord};
-use pvc_core::states::{CoordinatorState, VmState};
+use pvc_core::states::{CoordinatorState, DomainState, VmState};
 use pvcnoded::host::HostNetwork as _;
 
 use super::{World, role_addresses};
@@ -10,10 +10,24 @@ use crate::schedule::Expectation;
 use crate::{guest_name, node_name, vm_id};
 
 impl World {
-    /// Whether the cluster is as it should be; if not, what is missing.
+    /// Whether the cluster is as it should be; if not, what is missing. Nothing may be left half done: what stays behind of
+    /// a fence, a migration or a drain keeps a node or a guest from taking part, and nobody would ever see to it.
     pub(crate) fn converged(&self) -> Result<(), String> {
         self.primary_is_well(None)?;
+        for host in 0..self.plan.nodes {
+            self.fence_is_over(host)?;
+            self.is_not_drained(host)?;
+        }
         for guest in 0..self.plan.guests {
+            let incoming = self.read(&keys::domain(vm_id(guest)).incoming()).flatten();
+            if let Some(incoming) = incoming {
+                return Err(format!(
+                    "{} is on its way to {} ({:?})",
+                    guest_name(vm_id(guest)),
+                    incoming.target,
+                    incoming.hand_over
+                ));
+            }
             match self.asked[guest] {
                 VmState::Stop | VmState::Shutdown | VmState::Disable => self.is_stopped(guest)?,
                 // A dead process's lock that another node meets is shown and left to an administrator.
@@ -22,6 +36,32 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// No fence of this node is under way, and one that was has let it come back, unless it is off.
+    fn fence_is_over(&self, host: usize) -> Result<(), String> {
+        // A machine that bears another's name by now is not expected back under its own.
+        let is_there = self.hosts[host].powered && self.hosts[host].name == node_name(host);
+        match self.fence(host) {
+            Some(fence) if fence.is_open() => Err(format!(
+                "the fence of hv{} is {} ({})",
+                host + 1,
+                fence.phase.word(),
+                fence.waits_for
+            )),
+            Some(fence) if fence.counts_out() && is_there => {
+                Err(format!("hv{} has not come back after its fence", host + 1))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// This node is neither being emptied nor filled.
+    fn is_not_drained(&self, host: usize) -> Result<(), String> {
+        match self.read(&keys::node(&node_name(host)).domain_state()) {
+            Some(DomainState::Ready | DomainState::Flushed) => Ok(()),
+            state => Err(format!("hv{} is {state:?}", host + 1)),
+        }
     }
 
     fn has_foreign_lock(&self, guest: usize) -> bool {
