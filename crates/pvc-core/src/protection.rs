@@ -47,6 +47,8 @@ protections! {
     StartNeedsOwner = "start-needs-owner",
     /// A guest's vCPUs run only once its Ceph clients are on record.
     ResumeAfterClientsRecorded = "resume-after-clients-recorded",
+    /// A volume that is attached to a running guest has its Ceph client on record before the vCPUs run again.
+    AttachedClientsRecorded = "attached-clients-recorded",
     /// Recovery needs a proof.
     FenceNeedsProof = "fence-needs-proof",
     /// The storage fence bars every client on record, not only those that watch now.

@@ -84,7 +84,7 @@ impl World {
             | Action::Place(guest, host)
             | Action::Misplace(guest, host)
             | Action::Migrate(guest, host) => (Some(*host), Some(*guest)),
-            Action::Opener(guest) | Action::Ask(guest, _) => (None, Some(*guest)),
+            Action::Opener(guest) | Action::Ask(guest, _) | Action::Attach(guest) => (None, Some(*guest)),
             Action::Nothing
             | Action::LoseQuorum
             | Action::RestoreQuorum
@@ -172,6 +172,7 @@ impl World {
                 what: *what,
             }),
             Action::Ask(guest, state) => self.ask(*guest, *state),
+            Action::Attach(guest) => self.attach(*guest),
             Action::Misplace(guest, host) => {
                 self.admin_set(&keys::domain(vm_id(*guest)).node(), &node_name(*host));
             }

@@ -17,6 +17,7 @@ pub const COLUMNS: &[&str] = &[
     "saving throws",
     "brakes",
     "migrations",
+    "attachments",
     "faults in prepare",
     "faults in pre-copy",
     "faults in switch-over",

@@ -131,7 +131,8 @@ fn duration_in_steps(rng: &mut Rng) -> usize {
 
 fn request(plan: &ClusterPlan, rng: &mut Rng) -> Action {
     let (host, guest) = (rng.index(plan.nodes), rng.index(plan.guests.max(1)));
-    match rng.below(10) {
+    match rng.below(12) {
+        10..12 => Action::Attach(guest),
         0..4 => Action::Ask(
             guest,
             *rng.pick(&[
@@ -175,6 +176,8 @@ const CALLS: &[&str] = &[
     "write:/fences",
     "write:/fences",
     "send",
+    "suspend",
+    "attach",
     "write:/domains",
     "power-off",
     "power-state",

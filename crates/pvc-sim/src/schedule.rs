@@ -141,6 +141,8 @@ pub enum Action {
     },
     /// An administrator asks for a state of a guest.
     Ask(usize, VmState),
+    /// An administrator attaches a second volume to a running guest.
+    Attach(usize),
     /// An administrator says where a stopped guest belongs.
     Place(usize, usize),
     /// A client of PVC 1.0.3 writes another node into a guest's record, whatever the guest does.
@@ -176,6 +178,8 @@ pub enum Expectation {
     Runs(usize, Option<usize>),
     /// No process of the guest exists.
     Stopped(usize),
+    /// The last order to attach a volume to this guest has been carried out.
+    Attached(usize),
     /// The fence of this node is over, and it was fenced.
     Fenced(usize),
     /// This node was not fenced: nothing was ever done to it.
@@ -220,6 +224,7 @@ impl Action {
             | Action::LibvirtBack(_)
             | Action::FindLogs(_)
             | Action::Ask(..)
+            | Action::Attach(_)
             | Action::Place(..)
             | Action::Migrate(..)
             | Action::Primary(_)
@@ -327,6 +332,7 @@ impl fmt::Display for Expectation {
             Expectation::Primary(None) => f.write_str("primary any"),
             Expectation::Runs(guest, Some(host)) => write!(f, "runs g{} {}", guest + 1, hv(*host)),
             Expectation::Runs(guest, None) => write!(f, "runs g{} any", guest + 1),
+            Expectation::Attached(guest) => write!(f, "attached g{}", guest + 1),
             Expectation::Stopped(guest) => write!(f, "stopped g{}", guest + 1),
             Expectation::Fenced(host) => write!(f, "fenced {}", hv(*host)),
             Expectation::Unfenced(host) => write!(f, "unfenced {}", hv(*host)),
@@ -400,6 +406,7 @@ impl fmt::Display for Action {
                 }
             }
             Action::Ask(guest, state) => write!(f, "ask g{} {state}", guest + 1),
+            Action::Attach(guest) => write!(f, "attach g{}", guest + 1),
             Action::Place(guest, host) => write!(f, "place g{} {}", guest + 1, hv(*host)),
             Action::Misplace(guest, host) => write!(f, "misplace g{} {}", guest + 1, hv(*host)),
             Action::Migrate(guest, host) => write!(f, "migrate g{} {}", guest + 1, hv(*host)),
@@ -635,6 +642,7 @@ fn parse_action(words: &mut Words<'_>) -> Result<Action, BadLine> {
             }
         }
         "ask" => Action::Ask(words.guest()?, words.parsed("state")?),
+        "attach" => Action::Attach(words.guest()?),
         "place" => Action::Place(words.guest()?, words.host()?),
         "misplace" => Action::Misplace(words.guest()?, words.host()?),
         "migrate" => Action::Migrate(words.guest()?, words.host()?),
@@ -661,6 +669,7 @@ fn parse_action(words: &mut Words<'_>) -> Result<Action, BadLine> {
             let expectation = match words.word("expectation")? {
                 "primary" => Expectation::Primary(words.any_host()?),
                 "runs" => Expectation::Runs(words.guest()?, words.any_host()?),
+                "attached" => Expectation::Attached(words.guest()?),
                 "stopped" => Expectation::Stopped(words.guest()?),
                 "fenced" => Expectation::Fenced(words.host()?),
                 "unfenced" => Expectation::Unfenced(words.host()?),

@@ -272,13 +272,28 @@ impl Hypervisor for SimHypervisor {
     async fn suspend(&self, vm: VmId) -> Result<(), HypervisorError> {
         self.before("suspend", 1, 20).await?;
         let outcome = self.inner.suspend(vm).await;
+        if outcome.is_ok() {
+            self.say(vm, "stands still");
+        }
         self.gate.after("suspend", None).await;
         outcome
     }
 
     async fn attach_device(&self, vm: VmId, xml: &str) -> Result<(), HypervisorError> {
         self.before("attach", 20, 200).await?;
+        let running = self.inner.status(vm) == Some(DomainStatus::Running);
+        let opened = self.inner.opened(vm).len();
         let outcome = self.inner.attach_device(vm, xml).await;
+        if self.inner.opened(vm).len() > opened {
+            self.say(vm, "has a volume attached");
+            if running && self.truth.can_write(self.gate.host, vm) {
+                self.gate.hooks.breach(format!(
+                    "hv{} attaches a volume to guest {} while it runs",
+                    self.gate.host + 1,
+                    crate::guest_name(vm)
+                ));
+            }
+        }
         self.gate.after("attach", None).await;
         outcome
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use pvc_common::keys;
 use pvc_common::store::memory::{MemoryServer, Written};
 use pvc_common::store::{Op, Txn};
+use pvc_core::device_order::{DeviceOrder, DeviceOrderState};
 use pvc_core::fence::{FencePhase, FenceRecord, Proof, ProofKind};
 use pvc_core::ids::{CephClient, VmId};
 use pvc_core::lease::LeaseTiming;
@@ -74,7 +75,7 @@ pub(crate) fn looks_at(path: &str) -> bool {
     if let Some(rest) = path.strip_prefix("/domains/") {
         return rest
             .split_once('/')
-            .is_some_and(|(_, key)| matches!(key, "owner" | "incoming" | "node" | "state"));
+            .is_some_and(|(_, key)| matches!(key, "owner" | "incoming" | "node" | "state" | "device_order"));
     }
     if let Some(rest) = path.strip_prefix("/nodes/") {
         return rest
@@ -403,6 +404,8 @@ impl Truth {
             self.owner(vm, written, writer);
         } else if path.starts_with("/fences/") {
             self.fence(written, writer);
+        } else if let Some(vm) = vm_of(path, "device_order") {
+            self.device_order(vm, written, writer);
         } else {
             self.say_value(written, writer);
         }
@@ -478,6 +481,32 @@ impl Truth {
                 "{} wrote {path} = {}",
                 Truth::who(writer),
                 value.as_deref().unwrap_or("(gone)")
+            )
+        });
+    }
+
+    fn device_order(&self, vm: VmId, written: &Written, writer: Option<usize>) {
+        let data = written.after.as_deref().unwrap_or_default();
+        let Ok(order) = <DeviceOrder as pvc_core::records::Record>::decode(data) else {
+            return;
+        };
+        if order.state == DeviceOrderState::Done {
+            self.inner.hooks.lock().coverage.count("attachments");
+        }
+        self.inner.hooks.say(|| {
+            let state = match &order.state {
+                DeviceOrderState::Ordered => "ordered".to_owned(),
+                DeviceOrderState::Working { before, .. } => {
+                    format!("working, {} watched before", before.len())
+                }
+                DeviceOrderState::Recorded { .. } => "recorded".to_owned(),
+                DeviceOrderState::Done => "done".to_owned(),
+                DeviceOrderState::Failed { reason } => format!("failed: {reason}"),
+            };
+            format!(
+                "{} wrote the order to attach a volume to {}: {state}",
+                Truth::who(writer),
+                guest_name(vm)
             )
         });
     }

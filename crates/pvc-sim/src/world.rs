@@ -150,6 +150,13 @@ fn xml(guest: usize) -> String {
     )
 }
 
+/// A volume that can be attached to the guest while it runs.
+fn data_volume(guest: usize) -> pvc_core::ids::VolumeId {
+    format!("vms/g{}_data", guest + 1)
+        .parse()
+        .expect("a valid volume name")
+}
+
 pub(crate) fn volume(guest: usize) -> pvc_core::ids::VolumeId {
     format!("vms/g{}_disk0", guest + 1)
         .parse()
@@ -226,6 +233,7 @@ impl World {
         let mut tree = schema::base_keys();
         for guest in 0..self.plan.guests {
             self.ceph.add_volume(&volume(guest));
+            self.ceph.add_volume(&data_volume(guest));
             tree.ops.extend(
                 schema::domain_keys(&NewDomain {
                     id: vm_id(guest),

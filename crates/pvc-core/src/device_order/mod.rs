@@ -19,6 +19,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{CephClient, NodeName};
+use crate::protection::{Protection, stands};
 use crate::records::{CephClients, Owner, Record};
 use crate::vm::{Calm, DomainReading, DomainStatus, NodeFitness, PauseReason, VmStep, VmView};
 
@@ -378,6 +379,7 @@ fn attaching_volume(view: &DeviceView<'_>) -> DeviceStep {
         }
     };
     match (view.plugged, view.fresh) {
+        (Plugged::In, _) if ours && !stands(Protection::AttachedClientsRecorded) => DeviceStep::Resume,
         (Plugged::In, Fresh::Clients(clients)) if !clients.is_empty() => DeviceStep::Record(clients.clone()),
         (Plugged::In, Fresh::Clients(_)) => {
             let limit = if view.tried.detach > 0 {

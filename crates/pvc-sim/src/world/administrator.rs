@@ -6,13 +6,15 @@ use futures::FutureExt as _;
 use pvc_common::keys;
 use pvc_common::keys::values::Maintenance;
 use pvc_common::store::{Store as _, Txn};
+use pvc_core::device_order::{DeviceAction, DeviceOrder, DeviceOrderState};
 use pvc_core::fence::{Confirmation, ConfirmationKind};
+use pvc_core::guest_xml::edit;
 use pvc_core::hold::AdoptOrder;
 use pvc_core::states::{DomainState, VmState};
 use pvcnoded::host::DomainStatus;
 use pvcnoded::host::fake::power::BmcMood;
 
-use super::World;
+use super::{World, data_volume};
 use crate::schedule::Link;
 use crate::{START, node_name, vm_id};
 
@@ -77,6 +79,55 @@ impl World {
             if to_rest && self.read(&autostart) == Some(true) {
                 self.admin_set(&autostart, &false);
             }
+        }
+    }
+
+    /// As `pvc vm volume add --live`: the second volume goes into the definition, and to the guest that runs.
+    pub(crate) fn attach(&mut self, guest: usize) {
+        let vm = vm_id(guest);
+        let domain = keys::domain(vm);
+        let order_key = keys::device_order(vm);
+        let owner = self.read(&domain.owner()).flatten();
+        let under_way = self
+            .read(&order_key)
+            .flatten()
+            .is_some_and(|order| order.state.is_open());
+        let (Some(owner), Some(xml), false, true) = (
+            owner,
+            self.read(&domain.xml()),
+            under_way,
+            self.read(&domain.state()) == Some(VmState::Start),
+        ) else {
+            return;
+        };
+        let disk = edit::NewDisk {
+            source: edit::NewSource::Rbd {
+                volume: data_volume(guest),
+                access: None,
+            },
+            target: None,
+            bus: edit::DiskBus::Scsi,
+        };
+        // It has it already.
+        let Ok(edited) = edit::add_disk(&xml, &disk) else {
+            return;
+        };
+        let order = Some(DeviceOrder {
+            id: format!("order {}", self.clock.world_now().since(START).as_millis()),
+            by: "admin".to_owned(),
+            at: 0,
+            node: owner.node,
+            action: DeviceAction::Attach,
+            xml: edited.device,
+            state: DeviceOrderState::Ordered,
+        });
+        let txn = Txn::new().overwrite(&domain.xml(), &edited.xml);
+        let txn = match self.server.peek(order_key.path()) {
+            Some(_) => txn.overwrite(&order_key, &order),
+            None => txn.create(&order_key, &order),
+        };
+        if self.quorum && matches!(self.admin.commit(txn).now_or_never(), Some(Ok(_))) {
+            self.hooks.lock().coverage.count("attachments asked");
         }
     }
 

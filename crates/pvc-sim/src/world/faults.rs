@@ -98,9 +98,9 @@ impl World {
             self.ceph.silence_osd(osd);
         }
         for guest in 0..self.plan.guests {
-            for client in host.hypervisor.clients(vm_id(guest)) {
+            for (volume, client) in host.hypervisor.opened(vm_id(guest)) {
                 if heard {
-                    self.ceph.come_back(&volume(guest), &client);
+                    self.ceph.come_back(&volume, &client);
                 } else {
                     self.ceph.abandon(&client);
                 }

@@ -1,6 +1,7 @@
 //! Whether the cluster is as it should be.
 
 use pvc_common::keys;
+use pvc_core::device_order::DeviceOrderState;
 use pvc_core::fence::{FencePhase, FenceRecord};
 use pvc_core::states::{CoordinatorState, DomainState, VmState};
 use pvcnoded::host::HostNetwork as _;
@@ -159,6 +160,10 @@ impl World {
             Expectation::Primary(wanted) => self.primary_is_well(*wanted),
             Expectation::Runs(guest, wanted) => self.runs(*guest, *wanted),
             Expectation::Stopped(guest) => self.is_stopped(*guest),
+            Expectation::Attached(guest) => match self.read(&keys::device_order(vm_id(*guest))).flatten() {
+                Some(order) if order.state == DeviceOrderState::Done => Ok(()),
+                order => Err(format!("its order is {:?}", order.map(|order| order.state))),
+            },
             Expectation::Fenced(host) => match self.fence(*host) {
                 Some(fence) if matches!(fence.phase, FencePhase::Done { .. }) => Ok(()),
                 fence => Err(format!("its fence is {:?}", fence.map(|fence| fence.phase))),

@@ -447,6 +447,16 @@ impl FakeHypervisor {
         guest.clients.iter().map(|(_, client)| client.clone()).collect()
     }
 
+    /// The volumes that the guest's process has opened, each with the client by which it did.
+    pub fn opened(&self, vm: VmId) -> Vec<(VolumeId, CephClient)> {
+        let state = locked(&self.state);
+        state
+            .guests
+            .get(&vm)
+            .map(|guest| guest.clients.clone())
+            .unwrap_or_default()
+    }
+
     /// How the guest really is, whatever libvirt knows; `None` if it has no process here.
     pub fn status(&self, vm: VmId) -> Option<DomainStatus> {
         self.settle();
