@@ -154,28 +154,30 @@ impl Guest {
 
     /// Who uses its volume: locks and watchers.
     pub(crate) fn users(&self, cluster: &Cluster) -> Result<Vec<User>> {
-        let node = any_node(cluster)?;
-        let locks = json(&node, &["rbd", "lock", "list", "--format", "json", &self.image])?;
-        let status = json(&node, &["rbd", "status", "--format", "json", &self.image])?;
-        let mut users = Vec::new();
-        for lock in locks.as_array().into_iter().flatten() {
-            users.push(User {
-                address: text(lock, "address"),
-                lock: Some(text(lock, "id")),
-            });
-        }
-        for watcher in status
-            .get("watchers")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
-            users.push(User {
-                address: text(watcher, "address"),
-                lock: None,
-            });
-        }
-        Ok(users)
+        users(cluster, &self.image)
+    }
+
+    /// Makes an empty volume beside its own, for a second disk. It goes with the guest.
+    pub(crate) fn second_volume(&self, cluster: &Cluster) -> Result<String> {
+        let volume = format!("{}/{}_disk1", pvc_lab::ceph::POOL, self.name);
+        any_node(cluster)?
+            .exec_within(CEPH, &["rbd", "create", "--size", "64M", &volume])?
+            .ok()?;
+        Ok(volume)
+    }
+
+    /// Waits until a [`Kind::Demo`] guest has counted on.
+    pub(crate) fn wait_counting(&self, node: &Node, deadline: Duration) -> Result<()> {
+        let counted = || -> Result<usize> {
+            let output = node.exec(&["grep", "--text", "--count", "demo: count", &self.console])?;
+            Ok(output.stdout.trim().parse().unwrap_or(0))
+        };
+        let before = counted()?;
+        wait_for(
+            &format!("{} to count on {}", self.name, node.id()),
+            deadline,
+            || Ok((counted()? > before).then_some(())),
+        )
     }
 
     /// Waits until store, API and libvirt agree that it is in this state on this node.
@@ -235,7 +237,33 @@ impl Guest {
     }
 }
 
-/// Removes every test guest with its volume.
+/// Who uses a volume: locks and watchers.
+pub(crate) fn users(cluster: &Cluster, volume: &str) -> Result<Vec<User>> {
+    let node = any_node(cluster)?;
+    let locks = json(&node, &["rbd", "lock", "list", "--format", "json", volume])?;
+    let status = json(&node, &["rbd", "status", "--format", "json", volume])?;
+    let mut users = Vec::new();
+    for lock in locks.as_array().into_iter().flatten() {
+        users.push(User {
+            address: text(lock, "address"),
+            lock: Some(text(lock, "id")),
+        });
+    }
+    for watcher in status
+        .get("watchers")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        users.push(User {
+            address: text(watcher, "address"),
+            lock: None,
+        });
+    }
+    Ok(users)
+}
+
+/// Removes every test guest with its volumes.
 pub(crate) fn remove_all(cluster: &Cluster) -> Result<()> {
     let Ok(reply) = api::get("/api/v1/vm", &cluster.lab.state().api_token).and_then(|reply| reply.json())
     else {
@@ -262,7 +290,9 @@ pub(crate) fn remove_all(cluster: &Cluster) -> Result<()> {
             Ok((at_rest && owner.is_none()).then_some(()))
         })?;
         cluster.pvc(&["vm", "undefine", &name])?;
-        remove_volume(cluster, &format!("{}/{name}_disk0", pvc_lab::ceph::POOL))?;
+        for disk in ["disk0", "disk1"] {
+            remove_volume(cluster, &format!("{}/{name}_{disk}", pvc_lab::ceph::POOL))?;
+        }
     }
     Ok(())
 }

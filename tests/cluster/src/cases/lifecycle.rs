@@ -23,7 +23,7 @@ pub(super) fn guest_life(cluster: &mut Cluster) -> Result<()> {
     guest.wait_agreed(cluster, &node, VmState::Stop, START)?;
 
     guest.start(cluster, &node)?;
-    must_own(cluster, &guest, &node)?;
+    must_own(cluster, &guest, &guest.image, &node)?;
     let first = guest.processes(&node)?;
 
     cluster.pvc(&["vm", "restart", &guest.name])?;
@@ -55,8 +55,9 @@ pub(super) fn guest_life(cluster: &mut Cluster) -> Result<()> {
     Ok(())
 }
 
-/// The owner record names the node and every Ceph client of the process: else no fence could ever bar it.
-fn must_own(cluster: &Cluster, guest: &Guest, node: &Node) -> Result<()> {
+/// The owner record names the node and every Ceph client that the process has on a volume: else no fence could ever bar
+/// it.
+pub(super) fn must_own(cluster: &Cluster, guest: &Guest, volume: &str, node: &Node) -> Result<()> {
     let owner = guest.owner(cluster)?.context("nobody owns a guest that runs")?;
     if owner.node.as_str() != node.name() {
         bail!("{} owns a guest that runs on {}", owner.node, node.id());
@@ -65,7 +66,7 @@ fn must_own(cluster: &Cluster, guest: &Guest, node: &Node) -> Result<()> {
         bail!("a guest runs with its Ceph clients {:?}", owner.ceph_clients)
     };
     let own = storage_address(node);
-    for user in guest.users(cluster)? {
+    for user in guests::users(cluster, volume)? {
         let is_on_record = clients.iter().any(|client| client.to_string() == user.address);
         if user.address.starts_with(&format!("{own}:")) && !is_on_record {
             bail!("{user:?} uses the volume and is not on record: {clients:?}");
@@ -145,7 +146,7 @@ fn cycle_power(cluster: &mut Cluster) -> Result<()> {
     if owner.epoch <= epoch {
         bail!("the guest was started without a new claim: {owner:?}");
     }
-    must_own(cluster, &guest, &node)
+    must_own(cluster, &guest, &guest.image, &node)
 }
 
 /// The moment in `Sun 2026-11-22 19:43:00.123456 UTC`.
@@ -190,5 +191,5 @@ pub(super) fn agent_restart(cluster: &mut Cluster) -> Result<()> {
     if said.matches("GUEST-UP").count() != 1 {
         bail!("the guest was started more than once:\n{said}");
     }
-    must_own(cluster, &guest, &node)
+    must_own(cluster, &guest, &guest.image, &node)
 }

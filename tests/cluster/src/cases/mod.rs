@@ -2,6 +2,7 @@
 
 mod failover;
 pub(crate) mod ha;
+mod hotplug;
 mod lifecycle;
 mod names;
 mod races;
@@ -63,6 +64,14 @@ pub(crate) const ALL: &[Case] = &[
     Case {
         name: "h-agent-restart",
         run: lifecycle::agent_restart,
+    },
+    Case {
+        name: "h-hot-plug",
+        run: hotplug::attach_and_detach,
+    },
+    Case {
+        name: "i-killed-while-attaching",
+        run: hotplug::killed_while_attaching,
     },
     Case {
         name: "i-frozen-before-create",
