@@ -70,14 +70,14 @@ pub(crate) struct Takeover {
 pub(crate) fn run(command: &Command) -> Result<()> {
     match command {
         Command::Api(api) => measure_api(api),
-        Command::Takeover(takeover) => on_a_lab(|| {
+        Command::Takeover(takeover) => on_a_lab(&["--release"], || {
             measure(
                 "takeover",
                 &[("--moves", takeover.moves), ("--kills", takeover.kills)],
                 takeover.json.as_deref(),
             )
         }),
-        Command::Failover(failover) => on_a_lab(|| {
+        Command::Failover(failover) => on_a_lab(&["--release"], || {
             measure(
                 "failover",
                 &[
@@ -122,13 +122,14 @@ fn measure_api(api: &Api) -> Result<()> {
     succeed(&mut command)
 }
 
-/// On the lab that is up, or on one made for this and removed afterwards.
-pub(crate) fn on_a_lab(work: impl FnOnce() -> Result<()>) -> Result<()> {
+/// On the lab that is up, or on one brought up with `options` for this and removed afterwards. What is measured is what
+/// is released: a lab of `--release` has no debug checks and no pause points.
+pub(crate) fn on_a_lab(options: &[&str], work: impl FnOnce() -> Result<()>) -> Result<()> {
     if Lab::attach().is_ok() {
         return work();
     }
     let own = workspace::own()?;
-    succeed(Process::new(&own).args(["lab", "up", "--no-guest"]))?;
+    succeed(Process::new(&own).args(["lab", "up", "--no-guest"]).args(options))?;
     let result = work();
     succeed(Process::new(&own).args(["lab", "down"]))?;
     result

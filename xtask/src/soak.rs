@@ -18,7 +18,7 @@ pub(crate) struct Arguments {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> Result<()> {
-    bench::on_a_lab(|| {
+    bench::on_a_lab(&[], || {
         let mut command = Process::new(workspace::cargo());
         command
             .current_dir(workspace::root())
