@@ -5,10 +5,9 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures::future::{Either, join, join_all, select};
+use futures::future::{Either, join, join_all, pending, select};
 use pvc_common::clock::Clock;
 use pvc_common::keys;
 use pvc_common::store::{ReadError, Store, StoreExt as _, Txn, Versioned};
@@ -19,6 +18,7 @@ use pvc_core::ids::{CephClient, Incarnation, NodeName, VmId, VolumeId, ZnodeVers
 use pvc_core::protection::{Protection, stands};
 use pvc_core::records::CephClients;
 use pvc_core::states::DaemonState;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use super::book::{FenceBook, FenceError};
@@ -186,14 +186,10 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         lease_version: ZnodeVersion,
         (power, storage): (bool, bool),
     ) -> (Option<Result<(), Failed>>, Option<Result<Barred, Failed>>) {
-        let is_off = AtomicBool::new(false);
+        let (says_off, is_off) = watch::channel(false);
         let power = async {
             match &victim.bmc {
-                Ok(bmc) if power => {
-                    let outcome = self.order_off(book, victim, bmc, lease_version).await;
-                    is_off.store(outcome.is_ok(), Ordering::Relaxed);
-                    Some(outcome)
-                }
+                Ok(bmc) if power => Some(self.order_off(book, victim, bmc, lease_version, &says_off).await),
                 Ok(_) | Err(_) => None,
             }
         };
@@ -201,7 +197,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             if !storage {
                 return None;
             }
-            let barring = self.bar_clients(book, victim, &is_off);
+            let barring = self.bar_clients(book, victim, is_off.clone());
             Some(match self.clock.timeout(STORAGE_WITHIN, barring).await {
                 Some(outcome) => outcome,
                 None => Err(Failed::after(format!(
@@ -232,6 +228,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         victim: &Victim,
         bmc: &BmcAccess,
         lease_version: ZnodeVersion,
+        says_off: &watch::Sender<bool>,
     ) -> Result<(), Failed> {
         let off = match power_off_and_see(&self.power, &self.clock, bmc, OFF_WITHIN).await {
             Ok(off) => off,
@@ -240,6 +237,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             Err(error) => return Err(Failed::after(error)),
         };
         info!(node = %victim.node, ?off, "the BMC says that it is off");
+        says_off.send_replace(true);
         if self.settings.storage_proof == StorageProof::NoStorage {
             return Ok(());
         }
@@ -359,7 +357,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         &self,
         book: &FenceBook<'_, S, C>,
         victim: &Victim,
-        is_off: &AtomicBool,
+        mut is_off: watch::Receiver<bool>,
     ) -> Result<Barred, Failed> {
         let (belongings, mut not_covered) = self.belongings(victim).await.map_err(Failed::before)?;
         let mut clients: BTreeSet<CephClient> = BTreeSet::new();
@@ -381,7 +379,22 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             self.storage.blocklist(&on_record).await.map_err(Failed::after)?;
             Ok(())
         };
-        let (barred, listed) = join(at_once, self.listed_clients(victim, &belongings)).await;
+        // What has no power writes nothing, whatever an OSD knows and whoever is listed: nobody waits for either once the BMC
+        // has said "off", and then what was barred is no proof by itself.
+        let mut says_off = is_off.clone();
+        let off = async {
+            if says_off.wait_for(|off| *off).await.is_err() {
+                pending::<()>().await;
+            }
+        };
+        let listed = async {
+            let listing = std::pin::pin!(self.listed_clients(victim, &belongings));
+            match select(listing, std::pin::pin!(off)).await {
+                Either::Left((listed, _)) => listed,
+                Either::Right(_) => Vec::new(),
+            }
+        };
+        let (barred, listed) = join(at_once, listed).await;
         barred?;
         clients.extend(listed);
         not_covered.extend(
@@ -396,8 +409,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
         self.may_act().map_err(Failed::before)?;
         let epoch = self.storage.blocklist(&clients).await.map_err(Failed::after)?;
         info!(node = %victim.node, clients = clients.len(), ?epoch, "its Ceph clients are barred");
-        // What has no power writes nothing, whatever an OSD knows: nobody waits for the OSDs then.
-        let osds_know = !is_off.load(Ordering::Relaxed);
+        let osds_know = !*is_off.borrow_and_update();
         if osds_know && stands(Protection::EveryOsdKnows) {
             self.wait_for_osds(book, victim, epoch)
                 .await

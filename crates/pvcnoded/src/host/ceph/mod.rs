@@ -1,9 +1,11 @@
-//! The storage cluster, by processes: `rbd`, `ceph`, and one that runs many commands of Ceph at once ([`batch`]).
+//! The storage cluster, by processes that run many commands of Ceph at once ([`batch`]); what different parts of the agent
+//! ask about volumes at about the same time is put together ([`gather`]).
 //!
 //! Each is a process with a deadline, so a cluster that does not answer costs time and nothing else. A new Ceph client
 //! now and then picks a monitor that is dead; it is told to try the next after half a second, not after three.
 
 mod batch;
+mod gather;
 mod parse;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,13 +14,13 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::future::try_join;
 use pvc_common::clock::{Clock, HostClock};
-use pvc_common::command::{CommandError, CommandOutput, CommandRunner, Exit, Invocation, Program};
+use pvc_common::command::{CommandRunner, Invocation};
 use pvc_core::ids::{CephClient, VolumeId};
 use pvc_core::time::BootTime;
 
-use self::batch::{Answer, Command};
+use self::batch::{Answer, Command, Owners};
+use self::gather::Gathering;
 use super::{
     Changed, MapEpoch, OsdDown, OsdState, RbdLock, Storage, StorageError, VolumeUse, blocklist_lasts,
 };
@@ -38,8 +40,6 @@ const REMEMBERED: Duration = Duration::from_secs(60);
 const MAP_PACE: Duration = Duration::from_secs(1);
 /// For how many more of these a long list is waited for.
 const MOST_ROUNDS: u32 = 40;
-/// `rbd` ends with the number of its error: ENOENT.
-const NO_ENTRY: Exit = Exit::Code(libc::ENOENT);
 
 /// How to reach the cluster, and for how long to try.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +73,10 @@ pub struct CephCommands<R> {
     access: CephAccess,
     /// Lasting blocklist entries that this process has seen in a map, and when.
     barred: Arc<Mutex<BTreeMap<CephClient, (MapEpoch, BootTime)>>>,
+    /// Commands about volumes that are run together.
+    volumes: Gathering,
+    /// Removals of locks whose owners are barred, likewise.
+    unlocks: Gathering,
 }
 
 impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
@@ -82,35 +86,8 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
             runner,
             access,
             barred: Arc::default(),
-        }
-    }
-
-    fn invocation(&self, program: Program) -> Invocation {
-        Invocation::new(program, self.access.command_limit)
-            .arg("--conf")
-            .arg(&self.access.config_file)
-            .arg("--keyring")
-            .arg(&self.access.keyring)
-            .args(["--id", "admin"])
-            .arg(format!("--mon_client_hunt_interval={HUNT_INTERVAL}"))
-            .arg(format!("--mon_client_hunt_interval_backoff={HUNT_BACKOFF}"))
-    }
-
-    /// A question, answered in JSON. (Commands that change something don't know the option.)
-    fn question(&self, program: Program) -> Invocation {
-        self.invocation(program).args(["--format", "json"])
-    }
-
-    async fn run(&self, invocation: Invocation) -> Result<CommandOutput, CommandError> {
-        self.runner.run(&invocation).await
-    }
-
-    /// Runs what may be run twice, and runs it again once if it was killed at its limit: a new client picks its
-    /// monitor anew.
-    async fn ask(&self, invocation: Invocation) -> Result<CommandOutput, CommandError> {
-        match self.run(invocation.clone()).await {
-            Err(CommandError::TimedOut { .. }) => self.run(invocation).await,
-            outcome => outcome,
+            volumes: Gathering::default(),
+            unlocks: Gathering::default(),
         }
     }
 
@@ -126,45 +103,35 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
         }
     }
 
-    async fn status(&self, volume: &VolumeId) -> Result<Vec<CephClient>, StorageError> {
-        let action = format!("list the watchers of {volume}");
-        let call = self.question(Program::Rbd).args(["status", &volume.to_string()]);
-        match self.ask(call).await {
-            Ok(output) => parse::watchers(&output.text()).map_err(|error| failed(&action, error)),
-            Err(error) => Err(self.missing_or_failed(volume, &action, error).await),
-        }
-    }
-
-    async fn locks(&self, volume: &VolumeId) -> Result<Vec<RbdLock>, StorageError> {
-        let action = format!("list the locks of {volume}");
-        let call = self
-            .question(Program::Rbd)
-            .args(["lock", "list", &volume.to_string()]);
-        match self.ask(call).await {
-            Ok(output) => parse::locks(&output.text()).map_err(|error| failed(&action, error)),
-            Err(error) => Err(self.missing_or_failed(volume, &action, error).await),
-        }
-    }
-
-    /// "No such file" can mean the image, but also the pool, the keyring or a configuration: the image is missing only
-    /// if the pool's list, when read, does not have it.
-    async fn missing_or_failed(&self, volume: &VolumeId, action: &str, error: CommandError) -> StorageError {
-        if !is_no_entry(&error) {
-            return failed(action, said(&error));
-        }
-        let list = self.question(Program::Rbd).args(["ls", volume.pool.as_str()]);
-        let images = match self.ask(list).await {
-            Ok(output) => parse::images(&output.text()),
-            Err(_) => return failed(action, said(&error)),
+    /// Runs a command about a volume, together with others that come at the same time.
+    async fn on_volume(&self, command: Command, owners: Owners) -> Result<Answer, StorageError> {
+        let ceph = self.clone();
+        let run = move |commands: Vec<Command>| async move {
+            let limit = ceph.access.call_limit;
+            let limits = (limit.mul_f64(0.7), limit.mul_f64(0.9));
+            let invocation = batch::invocation(&ceph.access, &commands, &[], owners, limits);
+            ceph.run("look at volumes", invocation, commands.len()).await
         };
-        match images {
-            Ok(images) if !images.iter().any(|image| image == volume.image.as_str()) => {
-                StorageError::NoVolume {
-                    volume: volume.clone(),
-                }
-            }
-            Ok(_) | Err(_) => failed(action, said(&error)),
+        match owners {
+            Owners::AreBarred => &self.unlocks,
+            Owners::MayNotBeBarred => &self.volumes,
         }
+        .run(command, run)
+        .await
+    }
+
+    async fn users(&self, volume: &VolumeId) -> Result<VolumeUse, StorageError> {
+        let action = format!("list the users of {volume}");
+        let answer = self
+            .on_volume(batch::users_of(volume), Owners::MayNotBeBarred)
+            .await?;
+        if answer.is_no_volume() {
+            return Err(StorageError::NoVolume {
+                volume: volume.clone(),
+            });
+        }
+        let text = answer.output().map_err(|reason| failed(&action, reason))?;
+        parse::volume_use(text).map_err(|error| failed(&action, error))
     }
 
     /// Runs commands side by side in one process, and then others.
@@ -173,14 +140,24 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
         action: &str,
         first: &[Command],
         then: &[Command],
-        (each, deadline): (Duration, Duration),
+        limits: (Duration, Duration),
     ) -> Result<Vec<Answer>, StorageError> {
-        let invocation = batch::invocation(&self.access, first, then, each, deadline);
+        let invocation = batch::invocation(&self.access, first, then, Owners::MayNotBeBarred, limits);
+        self.run(action, invocation, first.len() + then.len()).await
+    }
+
+    async fn run(
+        &self,
+        action: &str,
+        invocation: Invocation,
+        commands: usize,
+    ) -> Result<Vec<Answer>, StorageError> {
         let output = self
-            .run(invocation)
+            .runner
+            .run(&invocation)
             .await
             .map_err(|error| failed(action, said(&error)))?;
-        batch::answers(&output.text(), first.len() + then.len()).map_err(|error| failed(action, error))
+        batch::answers(&output.text(), commands).map_err(|error| failed(action, error))
     }
 
     /// The clients whose entries have to be asked for, and the newest epoch in which one of the others was seen.
@@ -321,22 +298,21 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
 
     async fn unlock(&self, volume: &VolumeId, lock: &RbdLock) -> Result<Changed, StorageError> {
         let action = format!("remove the lock {:?} of {volume}", lock.id);
-        // Its owner is barred by this too, for one hour if nothing else is said, and nobody could make that longer.
-        let lasts = format!("--rbd_blocklist_expire_seconds={}", blocklist_lasts().as_secs());
-        let call = self.invocation(Program::Rbd).arg(lasts).args([
-            "lock",
-            "remove",
-            &volume.to_string(),
-            &lock.id,
-            &lock.locker,
-        ]);
-        let Err(error) = self.run(call).await else {
-            return Ok(Changed::Done);
+        let (not_known_barred, _) = self.to_bar(std::slice::from_ref(&lock.client));
+        let owners = if not_known_barred.is_empty() {
+            Owners::AreBarred
+        } else {
+            Owners::MayNotBeBarred
+        };
+        let outcome = self.on_volume(batch::unlock(volume, lock), owners).await;
+        let reason = match outcome.as_ref().map(Answer::output) {
+            Ok(Ok(_)) => return Ok(Changed::Done),
+            Ok(Err(reason)) => reason,
+            Err(error) => error.to_string(),
         };
         // Gone already, or removed by a command that was killed before it could say so.
-        let locks = self.locks(volume).await?;
-        if locks.contains(lock) {
-            return Err(failed(&action, said(&error)));
+        if self.users(volume).await?.locks.contains(lock) {
+            return Err(failed(&action, reason));
         }
         Ok(Changed::AlreadySo)
     }
@@ -344,11 +320,8 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
 
 impl<R: CommandRunner + Clone + 'static> Storage for CephCommands<R> {
     async fn volume_use(&self, volume: &VolumeId) -> Result<VolumeUse, StorageError> {
-        let both = try_join(self.status(volume), self.locks(volume));
-        let (watchers, locks) = self
-            .within_limit(&format!("list the users of {volume}"), both)
-            .await?;
-        Ok(VolumeUse { watchers, locks })
+        self.within_limit(&format!("list the users of {volume}"), self.users(volume))
+            .await
     }
 
     async fn blocklist(&self, clients: &[CephClient]) -> Result<MapEpoch, StorageError> {
@@ -432,10 +405,6 @@ fn named(osds: &BTreeSet<u32>) -> String {
     }
     let names: Vec<String> = osds.iter().map(|osd| format!("osd.{osd}")).collect();
     names.join(", ")
-}
-
-fn is_no_entry(error: &CommandError) -> bool {
-    matches!(error, CommandError::Failed { exit, .. } if *exit == NO_ENTRY)
 }
 
 fn failed(action: &str, reason: impl fmt::Display) -> StorageError {

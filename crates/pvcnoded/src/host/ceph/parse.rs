@@ -1,4 +1,4 @@
-//! Output of `rbd` and `ceph` with `--format json`, read into types.
+//! What Ceph and the batch print as JSON, read into types.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -6,11 +6,12 @@ use std::net::IpAddr;
 use pvc_core::ids::CephClient;
 use serde::Deserialize;
 
-use crate::host::{MapEpoch, OsdState, RbdLock};
+use crate::host::{MapEpoch, OsdState, RbdLock, VolumeUse};
 
 #[derive(Deserialize)]
-struct Status {
+struct Users {
     watchers: Vec<Watcher>,
+    locks: Vec<Lock>,
 }
 
 #[derive(Deserialize)]
@@ -25,32 +26,25 @@ struct Lock {
     address: CephClient,
 }
 
-/// `rbd status`: who has the image open.
-pub(super) fn watchers(text: &str) -> Result<Vec<CephClient>, serde_json::Error> {
-    let status: Status = serde_json::from_str(text)?;
-    Ok(status
-        .watchers
-        .into_iter()
-        .map(|watcher| watcher.address)
-        .collect())
-}
-
-/// `rbd lock list`.
-pub(super) fn locks(text: &str) -> Result<Vec<RbdLock>, serde_json::Error> {
-    let locks: Vec<Lock> = serde_json::from_str(text)?;
-    Ok(locks
-        .into_iter()
-        .map(|lock| RbdLock {
-            id: lock.id,
-            locker: lock.locker,
-            client: lock.address,
-        })
-        .collect())
-}
-
-/// `rbd ls`: the images of a pool.
-pub(super) fn images(text: &str) -> Result<Vec<String>, serde_json::Error> {
-    serde_json::from_str(text)
+/// Who uses a volume, as the batch prints it.
+pub(super) fn volume_use(text: &str) -> Result<VolumeUse, serde_json::Error> {
+    let users: Users = serde_json::from_str(text)?;
+    Ok(VolumeUse {
+        watchers: users
+            .watchers
+            .into_iter()
+            .map(|watcher| watcher.address)
+            .collect(),
+        locks: users
+            .locks
+            .into_iter()
+            .map(|lock| RbdLock {
+                id: lock.id,
+                locker: lock.locker,
+                client: lock.address,
+            })
+            .collect(),
+    })
 }
 
 /// What we read of the OSD map.

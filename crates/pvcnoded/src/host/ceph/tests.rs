@@ -1,11 +1,15 @@
 //! On recorded output, through a runner that answers with it.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+
+use futures::future::join_all;
+use pvc_common::command::{CommandError, CommandOutput, Exit, Invocation};
 
 use super::*;
 
-const STATUS: &str = include_str!("fixtures/rbd-16.2.15-status.json");
-const LOCKS: &str = include_str!("fixtures/rbd-16.2.15-lock-list.json");
+const USERS: &str = include_str!("fixtures/volume-users-16.2.15.json");
+const NOBODY: &str = r#"{"watchers":[],"locks":[]}"#;
 const DUMP: &str = include_str!("fixtures/ceph-16.2.15-osd-dump.json");
 const OSD_STATUS: &str = include_str!("fixtures/ceph-16.2.15-tell-osd-status.json");
 
@@ -16,37 +20,29 @@ type Answer = Result<&'static str, Exit>;
 struct Recorded {
     answers: Arc<Mutex<Vec<(&'static str, Answer)>>>,
     log: Arc<Mutex<Vec<String>>>,
+    runs: Arc<AtomicUsize>,
+    /// Held while no run may end.
+    gate: Arc<tokio::sync::Mutex<()>>,
+    /// What the last run said about owners of locks that it removes.
+    bars_owners: Arc<Mutex<String>>,
 }
 
 impl CommandRunner for Recorded {
     async fn run(&self, invocation: &Invocation) -> Result<CommandOutput, CommandError> {
-        if invocation.program == Program::Python3 {
-            return Ok(CommandOutput {
-                stdout: self.batch(invocation).into(),
-                stderr: String::new(),
-            });
-        }
-        let line = invocation.command_line();
-        match self.answer(line.to_string()) {
-            Ok(text) => Ok(CommandOutput {
-                stdout: text.into(),
-                stderr: String::new(),
-            }),
-            Err(Exit::Signal(_)) => Err(CommandError::TimedOut {
-                command: line,
-                deadline: invocation.deadline,
-                stderr: String::new(),
-            }),
-            Err(exit @ Exit::Code(_)) => Err(CommandError::Failed {
-                command: line,
-                exit,
-                stderr: "(2) No such file or directory".to_owned(),
-            }),
-        }
+        self.runs.fetch_add(1, Ordering::Relaxed);
+        drop(self.gate.lock().await);
+        Ok(CommandOutput {
+            stdout: self.batch(invocation).into(),
+            stderr: String::new(),
+        })
     }
 }
 
 impl Recorded {
+    fn hold(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        Arc::clone(&self.gate).try_lock_owned().unwrap()
+    }
+
     fn answer(&self, words: String) -> Answer {
         self.log.lock().unwrap().push(words.clone());
         let mut answers = self.answers.lock().unwrap();
@@ -69,13 +65,19 @@ impl Recorded {
         let order: serde_json::Value = serde_json::from_str(&order).unwrap();
         assert_eq!(order["file"], "/etc/ceph/ceph.conf");
         assert_eq!(order["config"]["keyring"], "/etc/ceph/key");
+        assert_eq!(order["config"]["rbd_blocklist_expire_seconds"], "315360000");
+        *self.bars_owners.lock().unwrap() = order["config"]["rbd_blocklist_on_break_lock"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         let commands = ["first", "then"].map(|part| order[part].as_array().unwrap().clone());
         let answers: Vec<(i32, String, String)> = commands
             .concat()
             .iter()
             .map(|each| match self.answer(words_of(each)) {
                 Ok(text) => (0, text.to_owned(), String::new()),
-                Err(exit) => (-110, String::new(), format!("no answer ({exit})")),
+                Err(Exit::Code(code)) => (code, String::new(), "no such volume".to_owned()),
+                Err(exit @ Exit::Signal(_)) => (-110, String::new(), format!("no answer ({exit})")),
             })
             .collect();
         serde_json::to_string(&answers).unwrap()
@@ -83,8 +85,15 @@ impl Recorded {
 }
 
 fn words_of(each: &serde_json::Value) -> String {
-    let command = &each["command"];
-    match (command["prefix"].as_str().unwrap(), each["osd"].as_u64()) {
+    if let Some(volume) = each["volume"].as_str() {
+        return each.get("unlock").map_or_else(
+            || format!("users {volume}"),
+            |lock| format!("unlock {volume} {} {}", lock["id"], lock["locker"]),
+        );
+    }
+    let command = each.get("mon").unwrap_or(&each["command"]);
+    let osd = each["osd"].as_u64();
+    match (command["prefix"].as_str().unwrap(), osd) {
         ("osd blocklist", None) => format!(
             "osd blocklist {} {} {}",
             command["blocklistop"].as_str().unwrap(),
@@ -115,6 +124,9 @@ fn ceph(answers: &[(&'static str, Answer)]) -> (CephCommands<Recorded>, Recorded
     let runner = Recorded {
         answers: Arc::new(Mutex::new(answers.to_vec())),
         log: Arc::default(),
+        runs: Arc::default(),
+        gate: Arc::default(),
+        bars_owners: Arc::default(),
     };
     let access = CephAccess::new("/etc/ceph/ceph.conf".into(), "/etc/ceph/key".into());
     (CephCommands::new(runner.clone(), access), runner)
@@ -125,7 +137,7 @@ fn volume() -> VolumeId {
 }
 
 fn lock() -> RbdLock {
-    parse::locks(LOCKS).unwrap().remove(0)
+    parse::volume_use(USERS).unwrap().locks.remove(0)
 }
 
 /// The epoch of the recorded map.
@@ -140,8 +152,8 @@ const MISSING: Answer = Err(Exit::Code(2));
 const KILLED: Answer = Err(Exit::Signal(9));
 
 #[tokio::test]
-async fn watchers_and_locks_are_read_as_rbd_prints_them() {
-    let (ceph, runner) = ceph(&[("status", Ok(STATUS)), ("lock list", Ok(LOCKS))]);
+async fn watchers_and_locks_are_read_as_they_are_printed() {
+    let (ceph, _) = ceph(&[("users", Ok(USERS))]);
     let found = ceph.volume_use(&volume()).await.unwrap();
     assert_eq!(found.watchers.len(), 1);
     assert_eq!(found.locks.len(), 1);
@@ -151,66 +163,91 @@ async fn watchers_and_locks_are_read_as_rbd_prints_them() {
     );
     assert!(found.locks[0].id.starts_with("auto "));
     assert!(found.locks[0].locker.starts_with("client."));
-    let first = runner.log.lock().unwrap()[0].clone();
-    assert_eq!(
-        first,
-        "rbd --conf /etc/ceph/ceph.conf --keyring /etc/ceph/key --id admin --mon_client_hunt_interval=0.5 \
-         --mon_client_hunt_interval_backoff=1.0 --format json status vms/demo_disk0"
-    );
 }
 
 #[tokio::test]
 async fn output_that_is_not_understood_is_an_error_and_never_nobody() {
-    for answers in [
-        [("status", Ok("")), ("lock", Ok("[]"))],
-        [("status", Ok(STATUS)), ("lock", Ok("{}"))],
-    ] {
-        let (ceph, _) = ceph(&answers);
+    for answer in ["", "{}", "[]", r#"{"watchers":[]}"#, r#"{"locks":[]}"#] {
+        let (ceph, _) = ceph(&[("users", Ok(answer))]);
         let outcome = ceph.volume_use(&volume()).await;
         assert!(matches!(outcome, Err(StorageError::Failed { .. })), "{outcome:?}");
     }
 }
 
-// A missing keyring or pool gives the same exit status as a missing image; taken for one, an operator would be told
-// that the data is gone.
+// Taken for a missing image, a missing pool or keyring would tell an operator that the data is gone.
 #[tokio::test]
-async fn a_missing_image_is_told_from_a_missing_pool_or_keyring() {
-    let not_there = [
-        ("status", MISSING),
-        ("lock", MISSING),
-        (" ls vms", Ok(r#"["other"]"#)),
-    ];
-    let outcome = ceph(&not_there).0.volume_use(&volume()).await;
+async fn a_missing_image_is_told_from_a_volume_that_can_not_be_looked_at() {
+    let outcome = ceph(&[("users", MISSING)]).0.volume_use(&volume()).await;
     assert!(
         matches!(outcome, Err(StorageError::NoVolume { .. })),
         "{outcome:?}"
     );
-    let no_pool = [("status", MISSING), ("lock", MISSING), (" ls vms", MISSING)];
-    let there = [
-        ("status", MISSING),
-        ("lock", MISSING),
-        (" ls vms", Ok(r#"["demo_disk0"]"#)),
-    ];
-    for answers in [no_pool, there] {
-        let outcome = ceph(&answers).0.volume_use(&volume()).await;
+    for answer in [KILLED, Err(Exit::Code(1))] {
+        let outcome = ceph(&[("users", answer)]).0.volume_use(&volume()).await;
         assert!(matches!(outcome, Err(StorageError::Failed { .. })), "{outcome:?}");
     }
 }
 
+// Ten guests of a dead node: a process for each would be what their recovery waits for.
 #[tokio::test]
-async fn a_question_that_met_a_dead_monitor_is_asked_once_more() {
-    let (once, _) = ceph(&[("status", KILLED), ("status", Ok(STATUS)), ("lock", Ok("[]"))]);
-    assert_eq!(once.volume_use(&volume()).await.unwrap().watchers.len(), 1);
-    let (always, runner) = ceph(&[("status", KILLED), ("lock", Ok("[]"))]);
-    assert!(always.volume_use(&volume()).await.is_err());
-    let asked = runner
-        .log
-        .lock()
-        .unwrap()
-        .iter()
-        .filter(|line| line.contains("status"))
-        .count();
-    assert_eq!(asked, 2);
+async fn what_is_asked_at_the_same_time_is_asked_in_one_process_and_each_gets_its_own_answer() {
+    let (ceph, runner) = ceph(&[
+        ("users vms/free", Ok(NOBODY)),
+        ("users vms/used", Ok(USERS)),
+        ("users vms/gone", MISSING),
+    ]);
+    let volumes: Vec<VolumeId> = ["vms/free", "vms/used", "vms/gone", "vms/used"]
+        .map(|name| name.parse().unwrap())
+        .into();
+    let seen = join_all(volumes.iter().map(|volume| ceph.volume_use(volume))).await;
+    assert_eq!(runner.runs.load(Ordering::Relaxed), 1);
+    assert!(seen[0].as_ref().unwrap().watchers.is_empty());
+    assert_eq!(seen[1].as_ref().unwrap().watchers.len(), 1);
+    assert!(matches!(seen[2], Err(StorageError::NoVolume { .. })));
+    assert_eq!(seen[3].as_ref().unwrap().watchers.len(), 1);
+}
+
+// Who asks after a run has begun must not be answered with what it saw: the lock may have been taken since.
+#[tokio::test]
+async fn nobody_is_answered_with_what_was_seen_before_he_asked() {
+    let (ceph, runner) = ceph(&[("users", Ok(NOBODY)), ("users", Ok(USERS))]);
+    assert!(ceph.volume_use(&volume()).await.unwrap().locks.is_empty());
+    assert_eq!(ceph.volume_use(&volume()).await.unwrap().locks.len(), 1);
+    assert_eq!(runner.runs.load(Ordering::Relaxed), 2);
+}
+
+// Guests that start on busy processors look again and again, each in its own rhythm.
+#[tokio::test]
+async fn who_asks_while_others_are_answered_is_asked_for_together_with_those_who_come_meanwhile() {
+    let (ceph, runner) = ceph(&[("users", Ok(USERS))]);
+    let gate = runner.hold();
+    let asked = volume();
+    let mut first = Box::pin(ceph.volume_use(&asked));
+    while runner.runs.load(Ordering::Relaxed) == 0 {
+        assert!(futures::poll!(&mut first).is_pending());
+        tokio::task::yield_now().await;
+    }
+    let volumes: Vec<VolumeId> = (0..4)
+        .map(|number| format!("vms/{number}").parse().unwrap())
+        .collect();
+    let mut others = Box::pin(join_all(volumes.iter().map(|volume| ceph.volume_use(volume))));
+    assert!(futures::poll!(&mut others).is_pending());
+    drop(gate);
+    assert_eq!(first.await.unwrap().locks.len(), 1);
+    assert!(others.await.iter().all(Result::is_ok));
+    assert_eq!(runner.runs.load(Ordering::Relaxed), 2, "one alone, four together");
+}
+
+// Its waiter has been cancelled before the run began; the next one must not wait for it in vain.
+#[tokio::test]
+async fn a_question_that_nobody_waits_for_any_more_holds_up_no_other() {
+    let (ceph, runner) = ceph(&[("users", Ok(USERS))]);
+    let other: VolumeId = "vms/other".parse().unwrap();
+    let mut given_up = Box::pin(ceph.volume_use(&other));
+    assert!(futures::poll!(&mut given_up).is_pending());
+    drop(given_up);
+    assert_eq!(ceph.volume_use(&volume()).await.unwrap().locks.len(), 1);
+    assert_eq!(runner.runs.load(Ordering::Relaxed), 1);
 }
 
 #[test]
@@ -382,24 +419,41 @@ async fn one_client_that_can_not_be_barred_fails_all_but_the_others_are_tried() 
 
 #[tokio::test]
 async fn a_lock_is_removed_by_id_and_locker_and_gone_already_is_success() {
-    let (present, runner) = ceph(&[("lock remove", Ok(""))]);
+    let (present, runner) = ceph(&[("unlock", Ok(""))]);
     assert_eq!(
         present.remove_lock(&volume(), &lock()).await.unwrap(),
         Changed::Done
     );
     let line = runner.log.lock().unwrap()[0].clone();
-    // `rbd` takes no --format here and would do nothing.
-    let words = format!(
-        " --rbd_blocklist_expire_seconds=315360000 lock remove vms/demo_disk0 {:?} {}",
-        lock().id,
-        lock().locker
+    assert_eq!(
+        line,
+        format!("unlock vms/demo_disk0 {:?} {:?}", lock().id, lock().locker)
     );
-    assert!(line.ends_with(&words), "{line}");
-    let (gone, _) = ceph(&[("lock remove", MISSING), ("lock list", Ok("[]"))]);
+    let (gone, _) = ceph(&[("unlock", Err(Exit::Code(1))), ("users", Ok(NOBODY))]);
     assert_eq!(
         gone.remove_lock(&volume(), &lock()).await.unwrap(),
         Changed::AlreadySo
     );
-    let (stays, _) = ceph(&[("lock remove", Err(Exit::Code(1))), ("lock list", Ok(LOCKS))]);
+    let (stays, _) = ceph(&[("unlock", Err(Exit::Code(1))), ("users", Ok(USERS))]);
     assert!(stays.remove_lock(&volume(), &lock()).await.is_err());
+}
+
+// A lock that is removed from a client which is not barred is taken again by that client, which then writes on.
+#[tokio::test]
+async fn the_owner_of_a_lock_is_barred_with_its_removal_unless_the_map_has_been_seen_to_bar_it() {
+    let lock = RbdLock {
+        client: barred(),
+        ..lock()
+    };
+    let answers = [
+        ("unlock", Ok("")),
+        ("blocklist add", Ok("")),
+        ("osd dump", Ok(DUMP)),
+    ];
+    let (ceph, runner) = ceph(&answers);
+    ceph.remove_lock(&volume(), &lock).await.unwrap();
+    assert_eq!(*runner.bars_owners.lock().unwrap(), "true");
+    ceph.blocklist(&[barred()]).await.unwrap();
+    ceph.remove_lock(&volume(), &lock).await.unwrap();
+    assert_eq!(*runner.bars_owners.lock().unwrap(), "false");
 }
