@@ -3,6 +3,8 @@
 //! Each carries the number of its format, so that a later agent can read what an earlier one wrote; an unknown
 //! number is an error that says so, never a guess. "No value" is the empty znode, whose version can still be checked.
 
+use std::collections::BTreeMap;
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -211,6 +213,43 @@ pub struct NodeAddresses {
 }
 
 impl Record for NodeAddresses {}
+
+/// What a node's agent measures of itself, in microseconds: for people and their metrics, nothing is decided by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AgentFigures {
+    /// The node's lease.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_lease: Option<LeaseFigures>,
+    /// The lease of the primary role, on the node that has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role_lease: Option<LeaseFigures>,
+    /// What the agent does again and again, by name.
+    #[serde(default)]
+    pub rounds: BTreeMap<String, RoundFigures>,
+}
+
+impl Record for AgentFigures {}
+
+/// How much of a lease was left when its renewal was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseFigures {
+    /// At the last renewal.
+    pub left_us: u64,
+    /// The least of the last minute.
+    pub least_us: u64,
+}
+
+/// How long rounds of one kind took.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RoundFigures {
+    /// Those that have ended since the agent began.
+    pub count: u64,
+    /// All of them together.
+    pub total_us: u64,
+    /// The longest of the last minute, also if it has not ended; none if there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub longest_us: Option<u64>,
+}
 
 /// How far the emptying or filling of a node is, as the node itself tells it: for people, nothing is decided by it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

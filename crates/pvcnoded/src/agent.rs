@@ -10,6 +10,7 @@ use pvc_core::storage_loss::{StorageLossPolicy, StorageSight};
 use pvc_core::time::BootTime;
 use tokio::sync::watch;
 
+use crate::measures::Measures;
 use crate::node_lease::NodeRight;
 
 /// Where the agent is in its life.
@@ -31,6 +32,7 @@ pub struct AgentState {
     hold: Hold,
     upstream: UpstreamSight,
     storage: StorageState,
+    measures: Measures,
 }
 
 impl AgentState {
@@ -42,6 +44,7 @@ impl AgentState {
             hold: Hold::default(),
             upstream: UpstreamSight::default(),
             storage: StorageState::default(),
+            measures: Measures::default(),
         }
     }
 
@@ -80,6 +83,11 @@ impl AgentState {
     /// Whether it holds still since the store may tell of the past. Whoever starts, ends, claims or fences asks.
     pub fn hold(&self) -> &Hold {
         &self.hold
+    }
+
+    /// What it measures of itself.
+    pub fn measures(&self) -> &Measures {
+        &self.measures
     }
 
     /// Whether it reaches its storage.

@@ -20,6 +20,7 @@ use tracing::{info, warn};
 
 use crate::agent::{AgentPhase, AgentState};
 use crate::host::Hypervisor;
+use crate::measures::Duty;
 use crate::stats::{self, HostFiles, InterfaceSampler, NodeStatistics};
 
 /// How long libvirt may take to tell its figures.
@@ -68,7 +69,11 @@ impl<S: Store, H: Hypervisor> Heartbeat<S, H> {
         let mut failing = false;
         loop {
             let next = HostClock.now() + self.interval;
-            match self.beat().await {
+            let measures = self.agent.measures().clone();
+            measures.began(Duty::Statistics, HostClock.now());
+            let beat = self.beat().await;
+            measures.ended(Duty::Statistics, HostClock.now());
+            match beat {
                 Ok(()) if failing => {
                     failing = false;
                     info!("the heartbeat can be published again");
@@ -97,7 +102,7 @@ impl<S: Store, H: Hypervisor> Heartbeat<S, H> {
             self.provisioned_mib = Some(self.read_provisioned_mib().await?);
         }
         self.beats = self.beats.wrapping_add(1);
-        let collected = stats::collect(
+        let mut collected = stats::collect(
             &HostClock,
             self.hypervisor.as_ref(),
             &self.files,
@@ -106,6 +111,7 @@ impl<S: Store, H: Hypervisor> Heartbeat<S, H> {
             COLLECT_WITHIN,
         )
         .await;
+        collected.node.agent = Some(self.agent.measures().figures(HostClock.now()));
         stats::publish(
             &self.store,
             &self.node,

@@ -12,6 +12,7 @@
 //! * [`lock_flush`]: locks of a stopped guest's volumes are removed, as an administrator orders.
 //! * [`health`]: health checks of this node.
 //! * [`heartbeat`]: what is measured here, for people.
+//! * [`measures`]: what the agent measures of itself.
 //! * [`role`]: this node's part in the primary role.
 //! * [`storage_loss`]: whether a node with guests reaches its storage.
 //! * [`upstream`]: whether this node reaches the upstream network.
@@ -30,6 +31,7 @@ pub mod heartbeat;
 pub mod hold;
 pub mod host;
 pub mod lock_flush;
+pub mod measures;
 pub mod node_lease;
 pub mod placement;
 pub mod registration;

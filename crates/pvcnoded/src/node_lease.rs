@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use tracing::{debug, info, warn};
 
 use crate::agent::Pulse;
+use crate::measures::{Duty, Measures, OwnLease};
 
 /// In how many rounds the list of nodes is read once.
 const NODES_EVERY: u32 = 5;
@@ -38,6 +39,11 @@ impl NodeRight {
     /// to do something irreversible that may take that long asks this.
     pub fn holds_for(&self, now: BootTime, ahead: Duration) -> bool {
         self.holds(now + ahead)
+    }
+
+    /// How much of it is left at `now`; none if there never was a right, or it was taken.
+    pub fn left(&self, now: BootTime) -> Option<Duration> {
+        self.lock().map(|right| right.ends().since(now))
     }
 
     /// A renewal was acknowledged.
@@ -149,6 +155,7 @@ pub struct NodeLeaseKeeper<S, C> {
     /// The nodes there are, read now and then: they seldom change.
     nodes: Vec<NodeName>,
     rounds: u32,
+    measures: Measures,
 }
 
 impl<S: Store, C: Clock> NodeLeaseKeeper<S, C> {
@@ -177,7 +184,15 @@ impl<S: Store, C: Clock> NodeLeaseKeeper<S, C> {
             hearing: None,
             nodes: Vec::new(),
             rounds: 0,
+            measures: Measures::default(),
         }
+    }
+
+    /// Tells how much was left at each renewal, and how long renewals take.
+    #[must_use]
+    pub fn measured(mut self, measures: Measures) -> Self {
+        self.measures = measures;
+        self
     }
 
     /// Reads the leases of all nodes after each acknowledged renewal, and reports them to `hearing`.
@@ -195,7 +210,10 @@ impl<S: Store, C: Clock> NodeLeaseKeeper<S, C> {
     pub async fn round(&mut self) -> Result<(), LeaseLost> {
         let sent = self.clock.now();
         self.pulse.beat(sent);
-        match self.renew(sent).await {
+        self.measures.began(Duty::Lease, sent);
+        let renewal = self.renew(sent).await;
+        self.measures.ended(Duty::Lease, self.clock.now());
+        match renewal {
             Ok(Renewal::Acknowledged) => {
                 let next = sent + self.timing.period;
                 self.listen(next).await;
@@ -237,6 +255,10 @@ impl<S: Store, C: Clock> NodeLeaseKeeper<S, C> {
                     self.version = version;
                 }
                 self.counter += 1;
+                let now = self.clock.now();
+                if let Some(left) = self.right.left(now) {
+                    self.measures.renewed(OwnLease::Node, now, left);
+                }
                 self.right.renewed(LeaseRight::acknowledged(sent, &self.timing));
                 if let Some(since) = self.failing_since.take() {
                     info!(seconds = sent.since(since).as_secs(), "node lease renewed again");

@@ -223,7 +223,15 @@ mod tests {
         check(
             NodeKeys::RELATIVE,
             &["node"],
-            &["/upstream", "/reserved", "/addresses", "/bmc", "/hold", "/drain"],
+            &[
+                "/upstream",
+                "/reserved",
+                "/addresses",
+                "/bmc",
+                "/hold",
+                "/drain",
+                "/agent_stats",
+            ],
         );
         check(PluginKeys::RELATIVE, &["monitoring_plugin"], &[]);
         check(

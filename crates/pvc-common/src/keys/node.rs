@@ -2,7 +2,7 @@
 
 use pvc_core::hold::HoldRecord;
 use pvc_core::ids::NodeName;
-use pvc_core::records::{BmcReport, DrainReport, NodeAddresses, Reserved, UpstreamReading};
+use pvc_core::records::{AgentFigures, BmcReport, DrainReport, NodeAddresses, Reserved, UpstreamReading};
 use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState};
 
 use super::values::{
@@ -86,6 +86,8 @@ key_group!(
         hold: Key<Option<HoldRecord>> = "/hold",
         /// How far its emptying or filling is, or how the last one ended (schema 16); empty before the first.
         drain: Key<Option<DrainReport>> = "/drain",
+        /// What its agent measures of itself (schema 16); empty before its first heartbeat.
+        agent_stats: Key<Option<AgentFigures>> = "/agent_stats",
     }
 );
 

@@ -12,8 +12,8 @@ use pvc_core::hold::{AdoptOrder, HoldRecord, RestoreRecord};
 use pvc_core::ids::{ImageName, NodeName, PoolName, TagName, VmId, VmName, VolumeId};
 use pvc_core::lock_flush::LockFlush;
 use pvc_core::records::{
-    BmcReport, DrainReport, Incoming, NodeAddresses, NodeLease, Owner, PrimaryRecord, Record, Reserved,
-    RoleLease, UpstreamReading,
+    AgentFigures, BmcReport, DrainReport, Incoming, NodeAddresses, NodeLease, Owner, PrimaryRecord, Record,
+    Reserved, RoleLease, UpstreamReading,
 };
 use pvc_core::states::{
     CoordinatorState, DaemonMode, DaemonState, DomainState, MigrationMethod, NodeSelector, VmState,
@@ -150,6 +150,7 @@ record_values! {
     "a node's addresses": NodeAddresses;
     "a report on a BMC": BmcReport;
     "a report of a drain": DrainReport;
+    "what an agent measures": AgentFigures;
     "a lease of the primary role": RoleLease;
     "an owner of a guest": Owner;
     "an announcement of an incoming guest": Incoming;

@@ -77,6 +77,7 @@ pub fn protocol_keys_of_node(name: &NodeName) -> Txn {
         .create(&node.bmc(), &None)
         .create(&node.hold(), &None)
         .create(&node.drain(), &None)
+        .create(&node.agent_stats(), &None)
         .create(&keys::lease_node(name), &None)
         .create(&keys::fence(name), &None)
 }

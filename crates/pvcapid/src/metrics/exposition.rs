@@ -59,10 +59,19 @@ pub(crate) struct Exposition(String);
 impl Exposition {
     /// Begins a family of gauges. Samples carry the family's name unless `Samples::named` gives another.
     pub(crate) fn gauge(&mut self, name: &'static str, help: &str) -> Samples<'_> {
+        self.family(name, help, "gauge")
+    }
+
+    /// Begins a family of summaries: its samples are named `NAME_count` and `NAME_sum`, by `Samples::named`.
+    pub(crate) fn summary(&mut self, name: &'static str, help: &str) -> Samples<'_> {
+        self.family(name, help, "summary")
+    }
+
+    fn family(&mut self, name: &'static str, help: &str, kind: &str) -> Samples<'_> {
         // Writing into a text can not fail.
         let _ = writeln!(
             self.0,
-            "# HELP {name} {}\n# TYPE {name} gauge",
+            "# HELP {name} {}\n# TYPE {name} {kind}",
             help.replace('\\', "\\\\").replace('\n', "\\n")
         );
         Samples {

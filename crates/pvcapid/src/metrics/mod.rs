@@ -3,8 +3,10 @@
 //! * `exposition` - the text format.
 //! * `health`, `resource` - the metrics of PVC 1.0.3, made from what the API shows. Pure.
 //! * `instruments` - what this daemon measures of itself.
+//! * `agents` - what the nodes' agents measure of themselves. Pure.
 //! * `http_get` - asking Ceph's manager and ZooKeeper for theirs.
 
+mod agents;
 mod exposition;
 mod health;
 mod http_get;
@@ -87,11 +89,8 @@ pub(crate) fn daemon<S: Store>(app: &App<S>, instruments: &Instruments) -> Strin
     )
     .put(&[], app.events().clients());
     // What is on record is told as long as it can be: of an old store rather than not at all.
-    let tasks = app
-        .mirror()
-        .latest()
-        .map(|view| task::all(&view))
-        .unwrap_or_default();
+    let view = app.mirror().latest();
+    let tasks = view.as_ref().map(task::all).unwrap_or_default();
     let mut counts: BTreeMap<(&str, &str), u64> = BTreeMap::new();
     for task in &tasks {
         *counts.entry((task.name, task.state())).or_default() += 1;
@@ -99,6 +98,9 @@ pub(crate) fn daemon<S: Store>(app: &App<S>, instruments: &Instruments) -> Strin
     let mut samples = text.gauge("pvc_tasks", "Tasks on record by name and state");
     for ((name, state), count) in counts {
         samples.put(&[("name", name), ("state", state)], count);
+    }
+    if let Some(view) = &view {
+        agents::write(&mut text, &agents::read(view));
     }
     let mut text = text.finish();
     text.push_str(&instruments.text());

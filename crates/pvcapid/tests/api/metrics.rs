@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pvc_common::keys;
 use pvc_common::keys::values::{Json, OrNone};
+use pvc_common::store::{Store as _, Txn};
 use pvc_core::ids::VmName;
+use pvc_core::records::{AgentFigures, LeaseFigures, RoundFigures};
+use pvc_core::states::DaemonState;
 use serde_json::{Value, json};
 
 use crate::client::{agent, define, get};
@@ -242,4 +245,54 @@ fn requests_are_measured_by_route() {
         assert!(text.contains(line), "{line} is not in {text}");
     }
     assert!(!text.contains("no/such/route"), "clients can not make up series");
+}
+
+// The margin of a lease is the warning before a fence; figures of a node that is gone would hide that it is.
+#[test]
+fn what_agents_measure_is_told_while_they_are_at_work() {
+    let cluster = Cluster::start();
+    let lease = |left_us, least_us| Some(LeaseFigures { left_us, least_us });
+    let round = RoundFigures {
+        count: 3,
+        total_us: 4_500_000,
+        longest_us: Some(2_250_000),
+    };
+    let figures = AgentFigures {
+        node_lease: lease(4_200_000, 1_500_000),
+        role_lease: lease(4_100_000, 0),
+        rounds: BTreeMap::from([("vm".to_owned(), round)]),
+    };
+    for name in ["hv1", "hv2"] {
+        let key = keys::node(&node(name)).agent_stats();
+        let txn = Txn::new().create(&key, &Some(figures.clone()));
+        futures::executor::block_on(cluster.store.commit(txn)).unwrap();
+    }
+    cluster.set(&keys::node(&node("hv2")).daemon_state(), &DaemonState::Dead);
+    // The agent of hv3 is of PVC 1.0.3: it has no such key.
+    let text = scrape(&cluster, "/metrics").1;
+    for line in [
+        "# TYPE pvc_node_round_duration_seconds summary",
+        "pvc_node_lease_margin_seconds{node=\"hv1\"} 4.2",
+        "pvc_node_lease_margin_least_seconds{node=\"hv1\"} 1.5",
+        "pvc_node_role_lease_margin_seconds{node=\"hv1\"} 4.1",
+        "pvc_node_role_lease_margin_least_seconds{node=\"hv1\"} 0",
+        "pvc_node_round_duration_seconds_sum{node=\"hv1\",round=\"vm\"} 4.5",
+        "pvc_node_round_duration_seconds_count{node=\"hv1\",round=\"vm\"} 3",
+        "pvc_node_round_longest_seconds{node=\"hv1\",round=\"vm\"} 2.25",
+    ] {
+        assert!(text.lines().any(|told| told == line), "{line} is not in {text}");
+    }
+    for node in ["hv2", "hv3"] {
+        let told = |line: &&str| line.starts_with("pvc_node_lease") && line.contains(node);
+        assert_eq!(text.lines().find(told), None);
+    }
+    let helped: BTreeSet<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# HELP ")?.split_once(' '))
+        .filter(|(_, help)| help.contains("in seconds"))
+        .map(|(name, _)| name)
+        .collect();
+    for family in ["pvc_node_lease_margin_seconds", "pvc_node_round_longest_seconds"] {
+        assert!(helped.contains(family), "the unit of {family} is not told");
+    }
 }

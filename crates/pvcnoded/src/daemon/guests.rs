@@ -20,6 +20,7 @@ use crate::agent::AgentState;
 use crate::host::Hypervisor as _;
 use crate::host::ceph::{CephAccess, CephCommands};
 use crate::host::libvirt::{Libvirt, Security, Transport};
+use crate::measures::Duty;
 use crate::vm::{TaskOutcome, VmParts, VmRounds, VmTask, carry_out};
 
 /// The safety net under events and watches.
@@ -185,7 +186,11 @@ impl Inner {
     }
 
     async fn look(&mut self) {
-        match self.rounds.look().await {
+        let measures = self.parts.agent.measures();
+        measures.began(Duty::Guests, HostClock.now());
+        let looked = self.rounds.look().await;
+        measures.ended(Duty::Guests, HostClock.now());
+        match looked {
             Ok(tasks) => {
                 if self.failing {
                     self.failing = false;

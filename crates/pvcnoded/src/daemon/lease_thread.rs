@@ -106,7 +106,8 @@ impl LeaseThread {
             version,
             agent.node_right().clone(),
             lease_pulse,
-        );
+        )
+        .measured(agent.measures().clone());
         if coordinator {
             node_lease = node_lease.hearing(hearing.clone());
         }

@@ -28,6 +28,7 @@ use pvc_core::time::BootTime;
 use tracing::{debug, info, warn};
 
 use crate::agent::{AgentPhase, AgentState};
+use crate::measures::Duty;
 use report::Reporter;
 
 /// Between two rounds while there is an order: guests' states are polled, since their changes are not watched here.
@@ -121,7 +122,11 @@ impl<S: Store, C: Clock> DrainRounds<S, C> {
         let mut orders = self.parts.store.watch_tree(key.path());
         let mut failing = false;
         loop {
-            let pause = match self.look().await {
+            let measures = self.parts.agent.measures().clone();
+            measures.began(Duty::Drain, self.parts.clock.now());
+            let looked = self.look().await;
+            measures.ended(Duty::Drain, self.parts.clock.now());
+            let pause = match looked {
                 Ok(pause) => {
                     failing = false;
                     pause

@@ -27,6 +27,7 @@ use super::seek::{Seen, Victim, order_on};
 use super::{BACK_OFF, FenceParts};
 use crate::agent::AgentPhase;
 use crate::host::{PowerControl, Storage};
+use crate::measures::Duty;
 use crate::placement::{Unparked, try_unpark};
 use crate::registration::wall_seconds;
 
@@ -113,7 +114,11 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
         loop {
             // The sender lives as long as `self`, so this can't fail.
             let _ = rounds.changed().await;
-            match self.round().await {
+            let measures = self.parts.agent.measures().clone();
+            measures.began(Duty::Fence, self.parts.clock.now());
+            let round = self.round().await;
+            measures.ended(Duty::Fence, self.parts.clock.now());
+            match round {
                 Ok(()) if failing => {
                     failing = false;
                     info!("fences can be looked after again");

@@ -139,6 +139,38 @@ fn a_slow_answer_shortens_the_right() {
     assert!(!world.right.holds(sent + LEASE));
 }
 
+// What an administrator sees of a store that grows slow, before a node is fenced for it.
+#[test]
+fn how_much_of_the_lease_was_left_at_each_renewal_is_measured() {
+    let world = World::new();
+    let store = MeddledStore::new(&world.server, world.clock.clone());
+    let measures = Measures::default();
+    let mut keeper = NodeLeaseKeeper::new(
+        store.clone(),
+        world.clock.clone(),
+        NodeName::new("hv1").unwrap(),
+        life('1', 1),
+        ZnodeVersion(0),
+        world.right.clone(),
+        Pulse::default(),
+    )
+    .measured(measures.clone());
+    let mut round = |each_way: u64| {
+        store.delay_writes(Duration::from_millis(each_way));
+        world.run(keeper.round()).unwrap();
+        let figures = measures.figures(world.clock.now());
+        (figures.node_lease.unwrap(), figures.rounds["lease"])
+    };
+    // Sent at the same moment as the registration that gave the right.
+    let (lease, _) = round(200);
+    assert_eq!((lease.left_us, lease.least_us), (4_850_000, 4_850_000));
+    let (lease, _) = round(450);
+    assert_eq!((lease.left_us, lease.least_us), (3_350_000, 3_350_000));
+    let (lease, rounds) = round(0);
+    assert_eq!((lease.left_us, lease.least_us), (4_250_000, 3_350_000));
+    assert_eq!((rounds.count, rounds.longest_us), (3, Some(900_000)));
+}
+
 #[test]
 fn a_right_ends_by_itself_while_the_store_is_silent_and_comes_back_with_it() {
     let mut world = World::new();

@@ -24,6 +24,7 @@ use tracing::{debug, error, info, warn};
 use super::tenure_file::{TenureFile, TenureNote};
 use crate::agent::{AgentPhase, AgentState, Pulse};
 use crate::host::{AddressOutcome, HostNetwork, RoleAddress};
+use crate::measures::{Duty, OwnLease};
 
 /// How long contenders wait for each other.
 const CONTENTION_LOCK: Duration = Duration::from_millis(400);
@@ -145,6 +146,8 @@ impl<S: Store, C: Clock, N: HostNetwork, R: RoleServices> RoleKeeper<S, C, N, R>
     pub async fn round(&mut self) {
         let now = self.parts.clock.now();
         self.parts.pulse.beat(now);
+        let measures = self.parts.agent.measures().clone();
+        measures.began(Duty::Role, now);
         self.machine.set_upstream(self.parts.agent.upstream().get());
         let looks_by_timer = self.standing_by() || self.machine.watches_peers();
         if !self.fresh || (looks_by_timer && now.since(self.observed_at) >= self.timing.poll) {
@@ -155,11 +158,16 @@ impl<S: Store, C: Clock, N: HostNetwork, R: RoleServices> RoleKeeper<S, C, N, R>
         self.log_waiting(&step);
         if self.store_failing && step_needs_store(&step) && !matches!(step, Step::Renew { .. }) {
             // Nothing is written on what was read before the store fell silent.
+            measures.ended(Duty::Role, self.parts.clock.now());
             self.pause(self.parts.clock.now() + STORE_RETRY).await;
             return;
         }
         match step {
-            Step::Wait { until, .. } => self.pause(until).await,
+            Step::Wait { until, .. } => {
+                // To wait is no work.
+                measures.ended(Duty::Role, self.parts.clock.now());
+                self.pause(until).await;
+            }
             Step::Drop { reason } => self.drop_addresses(reason).await,
             Step::Acknowledge => self.acknowledge().await,
             Step::Claim {
@@ -182,6 +190,7 @@ impl<S: Store, C: Clock, N: HostNetwork, R: RoleServices> RoleKeeper<S, C, N, R>
             Step::Release { lease } => self.release(lease).await,
             Step::StandBy => self.stand_by().await,
         }
+        measures.ended(Duty::Role, self.parts.clock.now());
     }
 
     fn standing_by(&self) -> bool {
@@ -554,6 +563,11 @@ impl<S: Store, C: Clock, N: HostNetwork, R: RoleServices> RoleKeeper<S, C, N, R>
                 // A renewal that went through confirms what was read.
                 self.fresh = was_fresh;
                 self.store_failing = false;
+                if let Phase::Holding(tenure) = self.machine.phase() {
+                    let now = self.parts.clock.now();
+                    let left = tenure.right.ends().since(now);
+                    self.parts.agent.measures().renewed(OwnLease::Role, now, left);
+                }
                 let right_ends = self.machine.renewed(*lease, counter, sent);
                 if let Some(right_ends) = right_ends {
                     self.refresh(right_ends).await;

@@ -20,6 +20,7 @@ use pvc_common::keys::values::{Json, Load, RunningDomains, StaticData};
 use pvc_common::keys::{domain, node};
 use pvc_common::store::{Store, StoreError, Txn};
 use pvc_core::ids::{NodeName, VmId};
+use pvc_core::records::AgentFigures;
 use pvc_core::states::DaemonState;
 use serde_json::Value;
 
@@ -78,6 +79,8 @@ pub struct NodeStatistics {
     pub provisioned_mib: Option<u64>,
     /// Rates of its network interfaces; none before the second sample.
     pub interfaces: Option<Value>,
+    /// What its agent measures of itself.
+    pub agent: Option<AgentFigures>,
 }
 
 /// The guests that run on a node.
@@ -162,6 +165,9 @@ impl NodeStatistics {
         {
             txn = txn.overwrite(&keys.network_stats(), &self.interfaces.clone().map(Json));
         }
+        if self.agent.is_some() && before.and_then(|before| before.agent.as_ref()) != self.agent.as_ref() {
+            txn = txn.overwrite(&keys.agent_stats(), &self.agent);
+        }
         txn
     }
 }
@@ -201,6 +207,7 @@ pub async fn collect<C: Clock, H: Hypervisor>(
             guests,
             provisioned_mib,
             interfaces: rates.flatten(),
+            agent: None,
         },
         guests: figures,
     }

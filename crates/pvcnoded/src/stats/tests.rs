@@ -41,13 +41,14 @@ fn statistics() -> NodeStatistics {
         }),
         provisioned_mib: Some(1024),
         interfaces: Some(json!({})),
+        agent: Some(AgentFigures::default()),
     }
 }
 
 #[test]
 fn only_what_is_known_and_new_is_written() {
     let all = statistics();
-    assert_eq!(all.writes(&name(), None).ops.len(), 11);
+    assert_eq!(all.writes(&name(), None).ops.len(), 12);
     // Liveness of 1.0.3's clients hangs on this one.
     let same = all.writes(&name(), Some(&all));
     assert_eq!(same.ops.len(), 1);

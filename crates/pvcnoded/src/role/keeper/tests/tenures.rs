@@ -262,3 +262,34 @@ fn a_restarted_agent_does_not_resume_silently() {
     cluster.run(secs(15));
     cluster.check_one_holder();
 }
+
+// A role whose lease is hardly renewed in time is about to move: its holder says so, and nobody else.
+#[test]
+fn the_holder_measures_how_much_of_its_lease_is_left() {
+    let mut cluster = Cluster::new();
+    let (primary, _) = cluster.wait_for_primary(secs(2));
+    cluster.run(secs(10));
+    for node in 0..NODES.len() {
+        let figures = cluster.hosts[node].agent.measures().figures(cluster.clock.now());
+        assert!(figures.rounds["role"].count > 0, "{node}: {figures:?}");
+        match (figures.role_lease, node == primary) {
+            // Renewed once a second, at once: 5.25 s less one.
+            (Some(lease), true) => {
+                assert!((4_000_000..=4_250_000).contains(&lease.left_us), "{figures:?}");
+                assert!(lease.least_us <= lease.left_us && lease.least_us > 0);
+                // What it waits between two renewals is no work.
+                assert!(figures.rounds["role"].longest_us < Some(900_000), "{figures:?}");
+            }
+            (None, false) => {}
+            (other, _) => panic!("{node}: {other:?}"),
+        }
+    }
+    cluster.run(secs(61));
+    cluster.name_primary(PrimaryRecord::Node(name((primary + 1) % NODES.len())));
+    cluster.run(secs(90));
+    let figures = cluster.hosts[primary]
+        .agent
+        .measures()
+        .figures(cluster.clock.now());
+    assert_eq!(figures.role_lease, None, "what it had is old");
+}
