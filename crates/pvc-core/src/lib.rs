@@ -6,6 +6,7 @@
 //! * [`access`]: who may use the API, and what was done through it.
 //! * [`backup`]: what is in a backup of the store, and what putting it back changes.
 //! * [`bmc`]: whose a node's BMC is, and what its word is good for.
+//! * [`cluster_faults`]: what is wrong with the cluster as a whole.
 //! * [`device_order`]: attaching devices to guests that run, and detaching them.
 //! * [`drain`]: emptying a node and filling it again.
 //! * [`fence`]: proving a silent node dead.
@@ -25,6 +26,7 @@
 pub mod access;
 pub mod backup;
 pub mod bmc;
+pub mod cluster_faults;
 pub mod device_order;
 pub mod drain;
 pub mod fence;

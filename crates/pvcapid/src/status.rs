@@ -1,8 +1,9 @@
 //! The cluster as a whole.
 //!
-//! Health is what can be told from nodes, guests, the primary role and recorded faults; the monitoring of later
-//! releases adds to it.
+//! Health is what can be told from nodes, guests, the primary role and recorded faults. What is on record as a fault counts
+//! as that, so that it can be acknowledged; what is plain to see is told before its fault is raised too.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use pvc_api::fault::Fault;
@@ -12,6 +13,7 @@ use pvc_api::status::{
     NodeBrief, NodeHealth, OsdBrief, Resources, VmBrief,
 };
 use pvc_api::storage::Osd;
+use pvc_common::faults::fault_id;
 use pvc_common::keys;
 use pvc_common::keys::values::Maintenance;
 use pvc_common::mirror::View;
@@ -172,18 +174,27 @@ fn health(nodes: &[Node], vms: &[VmBrief], primary: &PrimaryRecord, faults: &[Fa
             text,
         });
     };
+    let is_on_record = |id: &str| faults.iter().any(|fault| fault.id == id);
     for node in nodes {
         let delta = node_delta(node.daemon_state);
-        if delta > 0 {
+        let id = match node.daemon_state {
+            DaemonState::Dead | DaemonState::Fenced => fault_id(&["DEAD_NODE", &node.name]),
+            DaemonState::Run | DaemonState::Init | DaemonState::Shutdown | DaemonState::Stop => {
+                fault_id(&["NODE", &node.name])
+            }
+        };
+        if delta > 0 && !is_on_record(&id) {
             add(
-                format!("NODE_{}", node.name.to_uppercase()),
+                id,
                 delta,
                 format!("Node {} is in state {}", node.name, node.daemon_state),
             );
         }
     }
     for node in nodes {
-        if let Some(bmc) = node.bmc.as_ref().filter(|bmc| !bmc.works) {
+        // Its fault tells the same, and what to do.
+        let told = is_on_record(&fault_id(&["NODE_PLUGIN_IPMI", &node.name]));
+        if let Some(bmc) = node.bmc.as_ref().filter(|bmc| !bmc.works && !told) {
             add(
                 format!("NODE_BMC_{}", node.name.to_uppercase()),
                 0,
@@ -209,11 +220,10 @@ fn health(nodes: &[Node], vms: &[VmBrief], primary: &PrimaryRecord, faults: &[Fa
         );
     }
     for vm in vms.iter().filter(|vm| vm.state == VmState::Fail) {
-        add(
-            format!("VM_FAILED_{}", vm.name.to_uppercase()),
-            VM_FAILED,
-            format!("VM {} has failed", vm.name),
-        );
+        let id = fault_id(&["VM_FAILED", &vm.name]);
+        if !is_on_record(&id) {
+            add(id, VM_FAILED, format!("VM {} has failed", vm.name));
+        }
     }
     for fault in faults.iter().filter(|fault| !fault.is_acknowledged()) {
         add(
@@ -222,6 +232,8 @@ fn health(nodes: &[Node], vms: &[VmBrief], primary: &PrimaryRecord, faults: &[Fa
             fault.message.clone(),
         );
     }
+    // What is told for information is not to stand above what is broken.
+    messages.sort_by_key(|message| Reverse(message.health_delta));
     let lost: u32 = messages
         .iter()
         .map(|message| u32::from(message.health_delta))

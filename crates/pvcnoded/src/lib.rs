@@ -2,6 +2,7 @@
 //!
 //! * [`agent`]: where the agent is in its life, shared by its loops.
 //! * [`bmc`]: tests this node's own BMC.
+//! * [`cluster_faults`]: the primary tells what is wrong with the cluster as a whole.
 //! * [`daemon`]: the process: threads, loops, start and stop.
 //! * [`registration`]: this life takes its place in the store.
 //! * [`node_lease`]: this agent is alive.
@@ -22,6 +23,7 @@
 //! * [`host`]: the outside world, behind seams.
 pub mod agent;
 pub mod bmc;
+pub mod cluster_faults;
 pub mod console;
 pub mod daemon;
 pub mod drain;

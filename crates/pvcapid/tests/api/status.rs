@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pvc_common::clock::{Clock, HostClock};
+use pvc_common::faults::{self, Fault};
 use pvc_common::keys;
 use pvc_core::states::{DaemonState, VmState};
 use serde_json::json;
@@ -31,6 +32,46 @@ fn the_status_counts_what_there_is() {
     assert_eq!(post(&cluster, "/status", &[("state", "true")]).status, 200);
     assert_eq!(get(&cluster, "/status").body["maintenance"], json!("true"));
     assert_eq!(post(&cluster, "/status", &[("state", "perhaps")]).status, 400);
+}
+
+// A dead node that is told twice, as what is seen and as a fault, would take the whole health, acknowledged or not.
+#[test]
+fn what_is_on_record_as_a_fault_counts_once_and_can_be_acknowledged() {
+    let cluster = Cluster::start();
+    assert_eq!(define(&cluster, &guest_xml("web", vm_id(1), ""), &[]).status, 200);
+    cluster.set(&keys::node(&node("hv3")).daemon_state(), &DaemonState::Dead);
+    cluster.set(&keys::domain(vm_id(1)).state(), &VmState::Fail);
+    let health = |cluster: &Cluster| {
+        let status = get(cluster, "/status").body;
+        let told = status["cluster_health"]["messages"].as_array().unwrap().clone();
+        let ids: Vec<String> = told
+            .iter()
+            .map(|message| message["id"].as_str().unwrap().to_owned())
+            .collect();
+        (status["cluster_health"]["health"].as_u64().unwrap(), ids)
+    };
+    let both = ["DEAD_NODE_HV3", "VM_FAILED_WEB"].map(str::to_owned).to_vec();
+    assert_eq!(
+        health(&cluster),
+        (40, both.clone()),
+        "before the primary has looked"
+    );
+    for (words, delta) in [
+        (["DEAD_NODE", "hv3"], 50),
+        (["VM_FAILED", "web"], 10),
+        (["PLAIN", "hv1"], 0),
+    ] {
+        let fault = Fault::new(&words, delta, "is wrong");
+        futures::executor::block_on(faults::raise(&cluster.store, &HostClock, &fault)).unwrap();
+    }
+    let all = [both, vec!["PLAIN_HV1".to_owned()]].concat();
+    assert_eq!(health(&cluster), (40, all));
+    assert_eq!(
+        ask_with(&cluster, TOKEN, "PUT", "/faults/DEAD_NODE_HV3", None).status,
+        200
+    );
+    let left = ["VM_FAILED_WEB", "PLAIN_HV1"].map(str::to_owned).to_vec();
+    assert_eq!(health(&cluster), (90, left), "somebody knows of the node");
 }
 
 #[test]

@@ -46,6 +46,7 @@ use tracing::{error, info, warn};
 
 use crate::agent::{AgentPhase, AgentState};
 use crate::bmc::{BmcSettings, BmcWatch};
+use crate::cluster_faults::ClusterFaults;
 use crate::console::Consoles;
 use crate::drain::{DrainParts, DrainRounds};
 use crate::fence::{FenceParts, FenceSettings, Fencer, OwnFence};
@@ -255,6 +256,9 @@ impl Daemon {
         loops.spawn(self.lock_flusher(&store, &agent).run());
         loops.spawn(ensemble::watch_ensemble(self.config.clone(), store.clone()));
         loops.spawn(watch_bmc(&self.config, &store));
+        if let Some(faults) = self.cluster_faults(&store, &agent) {
+            loops.spawn(faults.run());
+        }
         loops.spawn(tell_when_running(agent.clone()));
         loops.spawn(hold.run(|status| tell_systemd(&[NotifyState::Status(status)])));
         if let Some(hypervisor) = guests.statistics() {
@@ -341,6 +345,33 @@ impl Daemon {
             lines: usize::try_from(self.config.logging.console_lines).unwrap_or(usize::MAX),
             agent: agent.clone(),
         }
+    }
+
+    /// What tells of the cluster's faults while this node is primary.
+    fn cluster_faults(
+        &self,
+        store: &ZooKeeperStore,
+        agent: &AgentState,
+    ) -> Option<ClusterFaults<ZooKeeperStore, HostClock, CephCommands<HostCommandRunner>>> {
+        match self.config.mode {
+            DaemonMode::Hypervisor => return None,
+            DaemonMode::Coordinator => {}
+        }
+        let ceph = self.config.subsystems.storage.then(|| {
+            let access = CephAccess::new(
+                self.config.ceph.config_file.clone(),
+                self.config.ceph.keyring_file.clone(),
+            );
+            CephCommands::new(HostCommandRunner::from_system(), access)
+        });
+        Some(ClusterFaults {
+            store: store.clone(),
+            clock: HostClock,
+            ceph,
+            me: self.config.node.clone(),
+            agent: agent.clone(),
+            interval: self.config.timers.monitoring_interval,
+        })
     }
 
     /// A coordinator watches all others.

@@ -24,6 +24,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use pvc_core::cluster_faults::CephHealth;
 use pvc_core::ids::{CephClient, NodeName, VmId, VmName, VolumeId};
 use pvc_core::protection::{Protection, stands};
 use pvc_core::records::LogMark;
@@ -371,6 +372,15 @@ pub fn blocklist_lasts() -> Duration {
     } else {
         DEFAULT_OF_CEPH
     }
+}
+
+/// How the storage cluster is, for people: apart from [`Storage`], since no decision hangs on it.
+pub trait StorageHealth: Send + Sync + 'static {
+    /// What it complains of. Has a deadline.
+    ///
+    /// # Errors
+    /// [`StorageError`]; nothing is known then.
+    fn health(&self) -> impl Future<Output = Result<CephHealth, StorageError>> + Send;
 }
 
 /// The storage cluster. Every call has a deadline.

@@ -71,6 +71,11 @@ pub(super) fn dump() -> Command {
     to_monitors(json!({"prefix": "osd dump", "format": "json"}))
 }
 
+/// `health`: what Ceph complains of.
+pub(super) fn health() -> Command {
+    to_monitors(json!({"prefix": "health", "format": "json"}))
+}
+
 /// `osd down`, for all of them at once.
 pub(super) fn mark_down(osds: &[u32], how: OsdDown) -> Command {
     let ids: Vec<String> = osds.iter().map(u32::to_string).collect();

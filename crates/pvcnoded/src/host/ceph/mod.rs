@@ -16,13 +16,15 @@ use std::time::Duration;
 
 use pvc_common::clock::{Clock, HostClock};
 use pvc_common::command::{CommandRunner, Invocation};
+use pvc_core::cluster_faults::CephHealth;
 use pvc_core::ids::{CephClient, VolumeId};
 use pvc_core::time::BootTime;
 
 use self::batch::{Answer, Command, Owners};
 use self::gather::Gathering;
 use super::{
-    Changed, MapEpoch, OsdDown, OsdState, RbdLock, Storage, StorageError, VolumeUse, blocklist_lasts,
+    Changed, MapEpoch, OsdDown, OsdState, RbdLock, Storage, StorageError, StorageHealth, VolumeUse,
+    blocklist_lasts,
 };
 
 /// How long a new client tries one monitor before it goes to the next, in seconds, and by how much longer each time.
@@ -238,6 +240,21 @@ impl<R: CommandRunner + Clone + 'static> CephCommands<R> {
         map_of(action, &answers)
     }
 
+    async fn ask_health(&self) -> Result<CephHealth, StorageError> {
+        let action = "ask Ceph how it is";
+        let limits = (self.access.command_limit, self.access.command_limit);
+        let questions = [batch::health(), batch::dump()];
+        let answers = self.batch(action, &questions, &[], limits).await?;
+        let text = |place: usize| {
+            let answer = answers.get(place).ok_or_else(|| failed(action, "no answer"))?;
+            answer.output().map_err(|reason| failed(action, reason))
+        };
+        Ok(CephHealth {
+            checks: parse::health(text(0)?).map_err(|error| failed(action, error))?,
+            osds_out: parse::osds_out(text(1)?).map_err(|error| failed(action, error))?,
+        })
+    }
+
     async fn until_every_osd_knows(
         &self,
         epoch: MapEpoch,
@@ -373,6 +390,12 @@ impl<R: CommandRunner + Clone + 'static> Storage for CephCommands<R> {
     async fn remove_lock(&self, volume: &VolumeId, lock: &RbdLock) -> Result<Changed, StorageError> {
         let action = format!("remove a lock of {volume}");
         self.within_limit(&action, self.unlock(volume, lock)).await
+    }
+}
+
+impl<R: CommandRunner + Clone + 'static> StorageHealth for CephCommands<R> {
+    async fn health(&self) -> Result<CephHealth, StorageError> {
+        self.within_limit("ask Ceph how it is", self.ask_health()).await
     }
 }
 

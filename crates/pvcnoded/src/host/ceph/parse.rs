@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use pvc_core::cluster_faults::{CephCheck, CephSeverity};
 use pvc_core::ids::CephClient;
 use serde::Deserialize;
 
@@ -138,6 +139,55 @@ fn host_of(address: &str) -> Option<IpAddr> {
     let client: CephClient = address.parse().ok()?;
     let ip = client.ip();
     (!ip.is_unspecified()).then_some(ip)
+}
+
+/// `ceph health`: what is complained of, without what an administrator has muted.
+pub(super) fn health(text: &str) -> Result<Vec<CephCheck>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Health {
+        checks: BTreeMap<String, Check>,
+    }
+    #[derive(Deserialize)]
+    struct Check {
+        severity: String,
+        summary: Summary,
+        #[serde(default)]
+        muted: bool,
+    }
+    #[derive(Deserialize)]
+    struct Summary {
+        message: String,
+    }
+    let health: Health = serde_json::from_str(text)?;
+    let told = health.checks.into_iter().filter(|(_, check)| !check.muted);
+    Ok(told
+        .map(|(name, check)| CephCheck {
+            name,
+            // A word that nobody knows yet is not taken for a small matter.
+            severity: match check.severity.as_str() {
+                "HEALTH_WARN" => CephSeverity::Warning,
+                _ => CephSeverity::Error,
+            },
+            summary: check.summary.message,
+        })
+        .collect())
+}
+
+/// `ceph osd dump`: the OSDs on which no data is placed.
+pub(super) fn osds_out(text: &str) -> Result<Vec<u32>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Dump {
+        osds: Vec<Osd>,
+    }
+    #[derive(Deserialize)]
+    struct Osd {
+        osd: u32,
+        #[serde(rename = "in")]
+        is_in: u8,
+    }
+    let dump: Dump = serde_json::from_str(text)?;
+    let out = dump.osds.into_iter().filter(|osd| osd.is_in == 0);
+    Ok(out.map(|osd| osd.osd).collect())
 }
 
 /// `ceph tell osd.N status`: the newest map that this OSD has.

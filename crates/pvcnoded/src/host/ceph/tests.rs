@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use futures::future::join_all;
 use pvc_common::command::{CommandError, CommandOutput, Exit, Invocation};
+use pvc_core::cluster_faults::CephSeverity;
 
 use super::*;
 
@@ -456,4 +457,46 @@ async fn the_owner_of_a_lock_is_barred_with_its_removal_unless_the_map_has_been_
     ceph.blocklist(&[barred()]).await.unwrap();
     ceph.remove_lock(&volume(), &lock).await.unwrap();
     assert_eq!(*runner.bars_owners.lock().unwrap(), "false");
+}
+
+/// In the form of Ceph 16: one warning that an administrator has muted, one that nobody has, one error.
+const HEALTH: &str = r#"{"status":"HEALTH_ERR","checks":{
+    "OSD_DOWN":{"severity":"HEALTH_WARN","summary":{"message":"1 osds down","count":1},"muted":false},
+    "PG_DAMAGED":{"severity":"HEALTH_ERR","summary":{"message":"Possible data damage","count":1},"muted":false},
+    "POOL_NO_REDUNDANCY":{"severity":"HEALTH_WARN","summary":{"message":"1 pool(s)","count":1},"muted":true}
+    },"mutes":[{"code":"POOL_NO_REDUNDANCY","sticky":false,"summary":"1 pool(s)","count":1}]}"#;
+
+#[tokio::test]
+async fn what_ceph_complains_of_is_read_with_the_osds_that_are_out() {
+    let out = DUMP.replacen("\"up\":1,\"in\":1", "\"up\":1,\"in\":0", 1);
+    assert_ne!(out, DUMP);
+    let out: &'static str = Box::leak(out.into_boxed_str());
+    let (ceph, _) = ceph(&[("health", Ok(HEALTH)), ("osd dump", Ok(out))]);
+    let health = ceph.health().await.unwrap();
+    let told: Vec<(&str, CephSeverity, &str)> = health
+        .checks
+        .iter()
+        .map(|check| (check.name.as_str(), check.severity, check.summary.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("OSD_DOWN", CephSeverity::Warning, "1 osds down"),
+            ("PG_DAMAGED", CephSeverity::Error, "Possible data damage"),
+        ]
+    );
+    assert_eq!(health.osds_out, [0]);
+}
+
+// An answer that is no answer must not look like a healthy cluster.
+#[tokio::test]
+async fn a_ceph_that_does_not_answer_is_not_healthy() {
+    for answers in [
+        [("health", MISSING), ("osd dump", Ok(DUMP))],
+        [("health", Ok(HEALTH)), ("osd dump", MISSING)],
+        [("health", Ok("HEALTH_OK")), ("osd dump", Ok(DUMP))],
+    ] {
+        let (ceph, _) = ceph(&answers);
+        assert!(ceph.health().await.is_err(), "{answers:?}");
+    }
 }
