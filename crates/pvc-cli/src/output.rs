@@ -236,6 +236,14 @@ pub(crate) fn health_text(value: &pvc_api::node::Health) -> String {
     }
 }
 
+/// What something takes from the health. What takes nothing is told for information: "-0%" would look like a mistake.
+pub(crate) fn taken(points: impl Into<i64>) -> String {
+    match points.into() {
+        0 => "info".to_owned(),
+        points => format!("-{points}%"),
+    }
+}
+
 /// Labelled lines, their values aligned.
 #[derive(Debug, Default)]
 pub(crate) struct Lines(Vec<(String, String)>);

@@ -31,3 +31,28 @@ fn faults_are_listed_acknowledged_and_deleted() {
     assert_eq!(pvc(&cluster, &["fault", "delete-all"]).code, 2);
     assert!(done(&cluster, &["fault", "delete-all", "-y"]).contains("1 fault"));
 }
+
+// "-0%" was read as a fault in the display, and what is told for information stood above what is broken.
+#[test]
+fn what_takes_nothing_from_the_health_is_told_for_information() {
+    let cluster = Cluster::start();
+    let raise = |id: &str, delta| {
+        let fault = Fault::new(&[id, "hv1"], delta, format!("{id} of hv1"));
+        futures::executor::block_on(faults::raise(&cluster.store, &HostClock, &fault)).unwrap();
+    };
+    raise("plain", 0);
+    let health = done(&cluster, &["cluster", "health"]);
+    assert!(health.contains("info  plain of hv1"), "{health}");
+    assert!(health.contains("Nothing lowers the health"), "{health}");
+    raise("bmc", 10);
+    for command in [["cluster", "status"], ["cluster", "health"]] {
+        let text = done(&cluster, &command);
+        let place = |what: &str| text.find(what).unwrap_or_else(|| panic!("no {what:?} in {text}"));
+        assert!(place("-10%  bmc of hv1") < place("info  plain of hv1"), "{text}");
+    }
+    let list = done(&cluster, &["fault", "list"]);
+    assert!(list.contains("info") && !list.contains("-0%"), "{list}");
+    // Programs go on seeing a number.
+    let json = done(&cluster, &["fault", "list", "PLAIN_HV1", "-f", "json"]);
+    assert!(json.contains("\"health_delta\":0"), "{json}");
+}

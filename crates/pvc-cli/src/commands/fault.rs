@@ -119,7 +119,7 @@ fn details(fault: &Fault) -> String {
     let mut lines = Lines::default();
     lines.add("Fault", &fault.id);
     lines.add("What", &fault.message);
-    lines.add("Health", format!("-{}%", fault.health_delta));
+    lines.add("Health", output::taken(fault.health_delta));
     lines.add("First seen", &fault.first_reported);
     lines.add("Last seen", &fault.last_reported);
     lines.add("Acknowledged", or_dash(&fault.acknowledged_at));
@@ -132,7 +132,7 @@ fn table(faults: &[Fault]) -> String {
     for fault in faults {
         table.add_row(vec![
             Cell::new(&fault.id),
-            output::number(format!("-{}%", fault.health_delta)),
+            output::number(output::taken(fault.health_delta)),
             output::state(&fault.status),
             Cell::new(&fault.first_reported),
             Cell::new(&fault.last_reported),

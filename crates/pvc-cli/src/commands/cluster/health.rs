@@ -2,7 +2,7 @@
 
 use clap::Args;
 use pvc_api::node::Health as Figure;
-use pvc_api::status::ClusterStatus;
+use pvc_api::status::{ClusterHealth, ClusterStatus};
 use serde_json::json;
 
 use crate::client::typed;
@@ -43,7 +43,10 @@ impl Health {
         let mut lines = Lines::default();
         lines.add("Cluster", output::health_text(&health.health));
         for message in &health.messages {
-            lines.add("", format!("-{}%  {}", message.health_delta, message.text));
+            lines.add(
+                "",
+                format!("{}  {}", output::taken(message.health_delta), message.text),
+            );
         }
         for (node, health) in &status.node_health {
             lines.add(&format!("Node {node}"), output::health_text(&health.health));
@@ -52,16 +55,19 @@ impl Health {
             }
         }
         let mut text = lines.render();
-        text.push_str(verdict(&health.health, health.messages.is_empty()));
+        text.push_str(verdict(&status.cluster_health));
         Ok(text)
     }
 }
 
 /// What there is to do, in a line.
-fn verdict(health: &Figure, quiet: bool) -> &'static str {
-    match (health, quiet) {
-        (Figure::Percent(100), true) => "Nothing wants you\n",
-        (Figure::Percent(_), _) => "See 'pvc fault list' for what wants you, and since when\n",
-        (Figure::Unknown(_), _) => "Nothing is known: does 'pvcnoded' run on the nodes?\n",
+fn verdict(health: &ClusterHealth) -> &'static str {
+    match &health.health {
+        Figure::Unknown(_) => "Nothing is known: does 'pvcnoded' run on the nodes?\n",
+        Figure::Percent(_) if health.messages.is_empty() => "Nothing wants you\n",
+        Figure::Percent(_) if health.messages.iter().all(|message| message.health_delta == 0) => {
+            "Nothing lowers the health; 'info' is for you to know\n"
+        }
+        Figure::Percent(_) => "See 'pvc fault list' for what wants you, and since when\n",
     }
 }

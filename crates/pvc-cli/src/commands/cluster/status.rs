@@ -43,7 +43,10 @@ fn summary(status: &ClusterStatus) -> Lines {
     lines.add("Cluster", &status.cluster_name);
     lines.add("Health", output::health_text(&status.cluster_health.health));
     for message in &status.cluster_health.messages {
-        lines.add("", format!("-{}%  {}", message.health_delta, message.text));
+        lines.add(
+            "",
+            format!("{}  {}", output::taken(message.health_delta), message.text),
+        );
     }
     if status.maintenance == "true" {
         lines.add("Maintenance", "\x1b[33mon\x1b[0m: no node is fenced");
