@@ -2,22 +2,25 @@
 //!
 //! A line is handed to a thread that writes it; when that thread cannot keep up (a stalled journal, a full disk), lines
 //! are dropped and counted. Nothing that logs ever waits: the heartbeat must not depend on a log.
+//! [`init_keeping`] keeps the last lines in memory as well, for whoever shows them elsewhere.
 //!
 //! Under systemd lines go to standard error with a priority in front (`<6>...`, see sd-daemon(3)), and their fields are
 //! in the text. (The journal's native protocol would store the fields apart, where a plain `journalctl` does not show
 //! them; but messages here are constant and the fields say what happened.)
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::str::FromStr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use tracing::{Level, Metadata, Subscriber};
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
@@ -171,6 +174,18 @@ impl Drop for Telemetry {
 /// # Errors
 /// `PVC_LOG` is wrong, or the process cannot start a thread.
 pub fn init(format: Format, verbosity: Verbosity) -> Result<Telemetry, TelemetryError> {
+    init_keeping(format, verbosity, &RecentLines::new(0))
+}
+
+/// As [`init`]; the last lines are kept in `recent` too.
+///
+/// # Errors
+/// As [`init`].
+pub fn init_keeping(
+    format: Format,
+    verbosity: Verbosity,
+    recent: &RecentLines,
+) -> Result<Telemetry, TelemetryError> {
     let filter = match std::env::var(FILTER_VARIABLE) {
         Ok(text) if !text.is_empty() => text,
         Ok(_) | Err(_) => verbosity.filter().to_owned(),
@@ -181,6 +196,7 @@ pub fn init(format: Format, verbosity: Verbosity) -> Result<Telemetry, Telemetry
     tracing_subscriber::registry()
         .with(filter)
         .with(layer(format, queue.clone()))
+        .with(recent.layer())
         .try_init()
         .map_err(|_| TelemetryError::Twice)?;
     Ok(Telemetry { queue })
@@ -335,10 +351,149 @@ impl Drop for Line<'_> {
     }
 }
 
+/// Bytes that are kept of the last lines, whatever their number. Beyond this the text is no end of a log any more, and
+/// whoever writes it to the store on each change would keep that busy.
+pub const RECENT_BYTES: usize = 128 * 1024;
+/// Bytes of one line. A line that holds a program's whole output must not push all others out.
+const LINE_BYTES: usize = 2048;
+
+/// The last lines of the log, from `info` upwards, in the format for people. Clones share them.
+#[derive(Debug, Clone)]
+pub struct RecentLines {
+    most: usize,
+    ring: Arc<Mutex<Ring>>,
+}
+
+#[derive(Debug, Default)]
+struct Ring {
+    lines: VecDeque<Arc<str>>,
+    bytes: usize,
+    /// How many there have ever been.
+    count: u64,
+}
+
+impl RecentLines {
+    /// Keeps that many lines, and no more than [`RECENT_BYTES`] of them.
+    pub fn new(lines: usize) -> RecentLines {
+        RecentLines {
+            most: lines,
+            ring: Arc::default(),
+        }
+    }
+
+    /// How many are kept at most.
+    pub fn most(&self) -> usize {
+        self.most
+    }
+
+    /// How many there have ever been: another number tells that there are new ones.
+    pub fn count(&self) -> u64 {
+        self.lock().count
+    }
+
+    /// That number, and the lines that are kept.
+    pub fn lines(&self) -> (u64, Vec<Arc<str>>) {
+        let ring = self.lock();
+        (ring.count, ring.lines.iter().cloned().collect())
+    }
+
+    fn layer<S>(&self) -> Option<Box<dyn Layer<S> + Send + Sync>>
+    where
+        S: Subscriber + for<'a> LookupSpan<'a>,
+    {
+        (self.most > 0).then(|| {
+            tracing_subscriber::fmt::layer()
+                .with_ansi(false)
+                .with_writer(Keeper(self.clone()))
+                .with_filter(LevelFilter::INFO)
+                .boxed()
+        })
+    }
+
+    /// Takes the text of one event in, as the log does. Whoever logs is held up for no longer than it takes to put some lines in their place.
+    pub fn keep(&self, text: &str) {
+        let lines: Vec<Arc<str>> = text
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .map(|line| Arc::from(tidy(line)))
+            .collect();
+        let mut dropped = Vec::new();
+        let mut ring = self.lock();
+        for line in lines {
+            ring.count += 1;
+            ring.bytes += line.len() + 1;
+            ring.lines.push_back(line);
+            while ring.lines.len() > self.most || ring.bytes > RECENT_BYTES {
+                let Some(oldest) = ring.lines.pop_front() else {
+                    break;
+                };
+                ring.bytes = ring.bytes.saturating_sub(oldest.len() + 1);
+                dropped.push(oldest);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Ring> {
+        self.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A line without what would move a terminal's cursor, and not longer than it may be.
+fn tidy(line: &str) -> String {
+    let mut tidy: String = line
+        .chars()
+        .map(|c| if c.is_control() && c != '\t' { ' ' } else { c })
+        .collect();
+    if tidy.len() > LINE_BYTES {
+        let mut end = LINE_BYTES;
+        while !tidy.is_char_boundary(end) {
+            end -= 1;
+        }
+        tidy.truncate(end);
+        tidy.push_str(" ...");
+    }
+    tidy
+}
+
+/// Makes a writer for each event that is kept.
+struct Keeper(RecentLines);
+
+impl<'a> MakeWriter<'a> for Keeper {
+    type Writer = KeptLine<'a>;
+
+    fn make_writer(&'a self) -> KeptLine<'a> {
+        KeptLine {
+            recent: &self.0,
+            text: Vec::new(),
+        }
+    }
+}
+
+/// One event while it is formatted; kept when dropped.
+struct KeptLine<'a> {
+    recent: &'a RecentLines,
+    text: Vec<u8>,
+}
+
+impl Write for KeptLine<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.text.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for KeptLine<'_> {
+    fn drop(&mut self) {
+        self.recent.keep(&String::from_utf8_lossy(&self.text));
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::sync::{Mutex, PoisonError};
-
     use super::*;
 
     /// A sink that keeps what is written and can be held shut.
@@ -459,6 +614,72 @@ mod tests {
             })
             .sum();
         assert_eq!(written + told, 100, "{text}");
+    }
+
+    /// The kept lines after `log` has logged, without their times.
+    fn kept(lines: usize, log: impl FnOnce()) -> Vec<String> {
+        let recent = RecentLines::new(lines);
+        let subscriber = tracing_subscriber::registry()
+            .with(EnvFilter::new("debug"))
+            .with(recent.layer());
+        tracing::subscriber::with_default(subscriber, log);
+        let (count, lines) = recent.lines();
+        assert_eq!(count, recent.count());
+        lines
+            .iter()
+            .map(|line| match line.split_once(' ') {
+                Some((time, rest)) if time.starts_with("20") && time.ends_with('Z') => rest.trim_start(),
+                // What follows in a line of its own.
+                Some(_) | None => &**line,
+            })
+            .map(str::to_owned)
+            .collect()
+    }
+
+    // Who writes the kept lines to the store must not make lines by that, and debugging would never stop.
+    #[test]
+    fn the_last_lines_are_kept_without_what_is_for_debugging() {
+        let lines = kept(2, || {
+            tracing::info!("first");
+            tracing::info!(vm = "web", "guest started");
+            tracing::debug!("why nothing happens");
+            tracing::error!("guest failed");
+        });
+        assert_eq!(
+            lines,
+            [
+                "INFO pvc_common::telemetry::tests: guest started vm=\"web\"",
+                "ERROR pvc_common::telemetry::tests: guest failed"
+            ]
+        );
+        assert_eq!(kept(0, || tracing::info!("first")), [""; 0]);
+    }
+
+    // A password in the store's log could be read by whoever may look at the cluster.
+    #[test]
+    fn kept_lines_show_no_secret_and_are_whole_lines_of_text() {
+        let lines = kept(10, || {
+            let password = crate::secret::Secret::new("hunter2");
+            tracing::info!(?password, reason = %"a\u{1b}[31m\0b\tc\nd", "BMC tested");
+        });
+        let text = lines.join("|");
+        assert!(!text.contains("hunter2"), "{text}");
+        assert!(text.contains("password=<secret>"), "{text}");
+        assert!(!text.contains(|c: char| c.is_control() && c != '\t'), "{text:?}");
+    }
+
+    #[test]
+    fn kept_lines_take_no_more_than_their_room() {
+        let long = "x".repeat(10 * LINE_BYTES);
+        let lines = kept(1_000_000, || {
+            for _ in 0..200 {
+                tracing::info!("{long}");
+            }
+        });
+        assert!(lines.iter().all(|line| line.len() <= LINE_BYTES + 8), "{lines:?}");
+        assert!(lines.len() > 10);
+        let bytes: usize = lines.iter().map(String::len).sum();
+        assert!(bytes <= RECENT_BYTES, "{bytes}");
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! * [`placement`]: a node for a guest.
 //! * [`drain`]: this node is emptied and filled again.
 //! * [`console`]: the last lines of guests' consoles, for people.
+//! * [`node_log`]: the last lines of this agent's log, for people.
 //! * [`lock_flush`]: locks of a stopped guest's volumes are removed, as an administrator orders.
 //! * [`health`]: health checks of this node.
 //! * [`heartbeat`]: what is measured here, for people.
@@ -35,6 +36,7 @@ pub mod host;
 pub mod lock_flush;
 pub mod measures;
 pub mod node_lease;
+pub mod node_log;
 pub mod placement;
 pub mod registration;
 pub mod role;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use pvc_common::config;
-use pvc_common::telemetry::{self, Format, Verbosity};
+use pvc_common::telemetry::{self, Format, RecentLines, Verbosity};
 use pvc_core::ids::NodeName;
 use tracing::{error, warn};
 
@@ -51,7 +51,12 @@ fn main() -> ExitCode {
     let verbosity = loaded.as_ref().map_or(Verbosity::Normal, |loaded| {
         Verbosity::from(&loaded.config.logging)
     });
-    let _telemetry = match telemetry::init(Format::detect(), verbosity) {
+    let recent = RecentLines::new(
+        loaded
+            .as_ref()
+            .map_or(0, |loaded| kept_lines(&loaded.config.logging)),
+    );
+    let _telemetry = match telemetry::init_keeping(Format::detect(), verbosity, &recent) {
         Ok(telemetry) => telemetry,
         Err(error) => return complain(&error.to_string()),
     };
@@ -73,7 +78,7 @@ fn main() -> ExitCode {
         for finding in &loaded.warnings {
             warn!(%finding, "configuration");
         }
-        pvcnoded::daemon::run(loaded.config)
+        pvcnoded::daemon::run(loaded.config, recent)
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -81,6 +86,14 @@ fn main() -> ExitCode {
             error!(error = format!("{error:#}"), "node agent ends");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// How many lines of the log are kept for the store.
+fn kept_lines(logging: &config::Logging) -> usize {
+    match logging.zookeeper {
+        true => usize::try_from(logging.node_lines).unwrap_or(usize::MAX),
+        false => 0,
     }
 }
 

@@ -42,6 +42,7 @@ pub use network::{Addresses, Network, NetworkKind, Networks, Selection, Upstream
 pub use prefix::Family;
 pub use services::{Ceph, Database, KeyDb, Postgres, PostgresDatabase};
 
+use crate::secret::Secret;
 use section::{Findings, Section};
 
 /// Where the file is unless `PVC_CONFIG_FILE` says otherwise.
@@ -99,6 +100,30 @@ impl Config {
             None => format!("{node}:{port}"),
         };
         self.cluster.coordinator_nodes.iter().map(server).collect()
+    }
+
+    /// Every password, key and token in it: what must not be shown anywhere, however it got there.
+    pub fn secrets(&self) -> Vec<Secret> {
+        let databases = self
+            .database
+            .postgres
+            .iter()
+            .flat_map(|postgres| [&postgres.api.password, &postgres.dns.password]);
+        let tokens = match &self.api.authentication {
+            Authentication::Open => &[],
+            Authentication::Tokens(tokens) => tokens.as_slice(),
+        };
+        let mirrors = self
+            .automirror
+            .iter()
+            .flat_map(|mirror| mirror.destinations.values());
+        let bmc = self.fencing.bmc.iter().map(|bmc| &bmc.password);
+        bmc.chain(databases)
+            .chain(tokens.iter().map(|token| &token.token))
+            .chain(&self.api.session_secret)
+            .chain(mirrors.map(|destination| &destination.key))
+            .cloned()
+            .collect()
     }
 }
 

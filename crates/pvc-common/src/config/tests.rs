@@ -206,6 +206,23 @@ fn passwords_stay_out_of_debug_output() {
     }
 }
 
+// One that is forgotten there may be published with a node's log.
+#[test]
+fn every_secret_of_the_file_is_known_as_one() {
+    let secrets = config_of(SAMPLE_1_0_3, "pvchv1").secrets();
+    let keys = ["password: ", "secret_key: ", " token: ", " key: "];
+    let values: Vec<&str> = SAMPLE_1_0_3
+        .lines()
+        .filter_map(|line| keys.iter().find_map(|key| line.split_once(key)))
+        .map(|(_, value)| value.trim())
+        .collect();
+    assert!(values.len() >= 6, "{values:?}");
+    for value in values {
+        let known = secrets.iter().any(|secret| secret.expose() == value);
+        assert!(known, "a value of the sample is not known as a secret: {value}");
+    }
+}
+
 // A floating address that a node keeps as its own is up twice as soon as the primary is another node.
 #[test]
 fn floating_addresses_must_be_free_host_addresses_of_their_network() {

@@ -35,6 +35,7 @@ use pvc_common::keys;
 use pvc_common::schema::{self, Prepared, SchemaError};
 use pvc_common::store::zookeeper::{ZooKeeperOptions, ZooKeeperStore};
 use pvc_common::store::{Store as _, StoreExt as _, Txn};
+use pvc_common::telemetry::RecentLines;
 use pvc_core::ids::{Incarnation, NodeName};
 use pvc_core::records::PrimaryRecord;
 use pvc_core::states::{DaemonMode, DaemonState};
@@ -64,6 +65,7 @@ use crate::host::reach::Monitors;
 use crate::host::upstream::HostUpstream;
 use crate::lock_flush::LockFlusher;
 use crate::node_lease::Hearing;
+use crate::node_log::NodeLog;
 use crate::registration::{Registrant, RegistrationError, register};
 use crate::storage_loss::StorageWatcher;
 use crate::upstream::UpstreamWatcher;
@@ -82,6 +84,8 @@ const HAND_OVER_WITHIN: Duration = Duration::from_secs(12);
 const SUCCESSOR_WITHIN: Duration = Duration::from_secs(3);
 /// How long it waits for what is being done to guests.
 const GUESTS_WITHIN: Duration = Duration::from_secs(10);
+/// How long it waits until the end of its log is published.
+const LOG_WITHIN: Duration = Duration::from_secs(2);
 
 /// The runtime directory of the configuration, which is made by the unit.
 pub fn runtime_directory(config: &Config) -> PathBuf {
@@ -106,12 +110,12 @@ fn store_options(config: &Config) -> ZooKeeperOptions {
     }
 }
 
-/// Runs the agent until it is asked to stop.
+/// Runs the agent until it is asked to stop. What it logs is in `recent` too.
 ///
 /// # Errors
 /// What kept it from starting, or made it give up: the service manager restarts it, and it begins anew from what it
 /// can read.
-pub fn run(config: Config) -> anyhow::Result<()> {
+pub fn run(config: Config, recent: RecentLines) -> anyhow::Result<()> {
     // A task that panics would leave its duty undone and everything else going: better down than wrong.
     let report = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -132,6 +136,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         Daemon {
             config,
             incarnation: life.incarnation.clone(),
+            recent,
         }
         .live(),
     );
@@ -189,6 +194,7 @@ fn tell_systemd(states: &[NotifyState<'_>]) {
 struct Daemon {
     config: Config,
     incarnation: Incarnation,
+    recent: RecentLines,
 }
 
 impl Daemon {
@@ -274,6 +280,8 @@ impl Daemon {
             loops.spawn(fencer.run());
         }
         let mut guests = tokio::spawn(async move { guests.run(guests_stop).await });
+        let (stop_log, log_stop) = watch::channel(false);
+        let log = (self.recent.most() > 0).then(|| tokio::spawn(self.node_log(&store).run(log_stop)));
 
         tokio::select! {
             () = &mut stop => {}
@@ -297,6 +305,13 @@ impl Daemon {
         loops.shutdown().await;
         self.publish(&store, DaemonState::Stop).await;
         info!("node agent stops");
+        // As above.
+        let _ = stop_log.send(true);
+        if let Some(log) = log
+            && HostClock.timeout(LOG_WITHIN, log).await.is_none()
+        {
+            warn!("the end of the log was not published");
+        }
         Ok(())
     }
 
@@ -372,6 +387,17 @@ impl Daemon {
             agent: agent.clone(),
             interval: self.config.timers.monitoring_interval,
         })
+    }
+
+    /// What publishes this agent's log.
+    fn node_log(&self, store: &ZooKeeperStore) -> NodeLog<ZooKeeperStore, HostClock> {
+        NodeLog {
+            store: store.clone(),
+            clock: HostClock,
+            me: self.config.node.clone(),
+            recent: self.recent.clone(),
+            secrets: self.config.secrets(),
+        }
     }
 
     /// A coordinator watches all others.
