@@ -57,11 +57,17 @@ pub enum Program {
     Smartctl,
     /// Debian's package manager; only ever to look.
     AptGet,
+    /// Tells of MegaRAID controllers.
+    Megacli,
+    /// Tells of HPE Smart Array controllers.
+    Ssacli,
+    /// Tells of Dell BOSS controllers.
+    Mvcli,
 }
 
 impl Program {
     /// Every program, in the order of the enum.
-    pub const ALL: [Program; 9] = [
+    pub const ALL: [Program; 12] = [
         Program::Ceph,
         Program::Rbd,
         Program::Ipmitool,
@@ -71,6 +77,9 @@ impl Program {
         Program::Lsblk,
         Program::Smartctl,
         Program::AptGet,
+        Program::Megacli,
+        Program::Ssacli,
+        Program::Mvcli,
     ];
 
     /// Its file name.
@@ -85,6 +94,9 @@ impl Program {
             Program::Lsblk => "lsblk",
             Program::Smartctl => "smartctl",
             Program::AptGet => "apt-get",
+            Program::Megacli => "megacli",
+            Program::Ssacli => "ssacli",
+            Program::Mvcli => "mvcli",
         }
     }
 }

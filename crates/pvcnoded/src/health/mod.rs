@@ -4,12 +4,13 @@
 //! goes to `/nodes/N/monitoring_data`, and the node's health is what they leave of 100. Nothing is decided by it.
 //!
 //! * [`HealthKeeper`] runs the checks and publishes.
-//! * `load`, `edac`, `nics`, `disk`, `dpkg`, `psur`, `ipmi`, `lbvt`, `zkpr` - a check each.
+//! * `load`, `edac`, `nics`, `disk`, `hwrd`, `dpkg`, `psur`, `ipmi`, `lbvt`, `zkpr` - a check each.
 //! * `publish` - what is written of them.
 
 mod disk;
 mod dpkg;
 mod edac;
+mod hwrd;
 mod ipmi;
 mod lbvt;
 mod load;
@@ -102,10 +103,9 @@ impl Check {
     /// The least time between two runs: asking disks and packages costs more than is gained by asking often.
     const fn period(self) -> Duration {
         match self {
-            Check::Disk | Check::Psur => Duration::from_secs(300),
+            Check::Disk | Check::Hwrd | Check::Psur => Duration::from_secs(300),
             Check::Dpkg => Duration::from_secs(3600),
             Check::Edac
-            | Check::Hwrd
             | Check::Ipmi
             | Check::Kydb
             | Check::Lbvt
@@ -121,8 +121,8 @@ impl Check {
         match self {
             Check::Disk | Check::Dpkg => Duration::from_secs(60),
             Check::Psur => Duration::from_secs(20),
+            Check::Hwrd => Duration::from_secs(25),
             Check::Edac
-            | Check::Hwrd
             | Check::Ipmi
             | Check::Kydb
             | Check::Lbvt
@@ -315,7 +315,10 @@ where
             Check::Disk => disk::check(&parts.commands).await,
             Check::Dpkg => dpkg::check(&parts.commands, &parts.files).await,
             Check::Edac => edac::check(&parts.files.sys),
-            Check::Hwrd => Finding::not_checked("this release reads no hardware RAID controller"),
+            Check::Hwrd => {
+                let before = self.results.get(&check).map(|result| &result.finding);
+                hwrd::check(&parts.commands, before).await
+            }
             Check::Ipmi => ipmi::check(&parts.store, &parts.me).await,
             Check::Kydb => {
                 Finding::not_checked("this release has no task queue of its own; tasks are in ZooKeeper")
