@@ -25,7 +25,7 @@ pub use record::{
 pub use recovery::{GuestFate, GuestRecords, guest_fate, is_left_by_stop};
 pub use silence::{LeaseLook, SeenLease, SilenceJudge};
 pub use step::{
-    AbandonReason, FencePolicy, FenceStep, FenceView, Means, ORDER_OUTLIVED, RecoveryPolicy, WaitReason,
-    is_replaced, next_fence_step,
+    AbandonReason, FencePolicy, FenceStep, FenceView, Means, ORDER_OUTLIVED, RESTART_ORDERS, RecoveryPolicy,
+    WaitReason, is_replaced, next_fence_step,
 };
 pub use suspicion::{BrakeOn, Standing, SuspicionJudge, SuspicionSettings};

@@ -36,6 +36,9 @@ pub struct FenceRecord {
     pub storage: StorageTrack,
     /// Switching it on again, once its guests have other owners.
     pub restart: RestartTrack,
+    /// How often it was ordered on.
+    #[serde(default, skip_serializing_if = "no_orders")]
+    pub restart_orders: u32,
     /// What an administrator has said about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirmation: Option<Confirmation>,
@@ -244,6 +247,10 @@ pub struct FenceEvent {
     pub text: String,
 }
 
+fn no_orders(orders: &u32) -> bool {
+    *orders == 0
+}
+
 impl FenceRecord {
     /// A fence at its beginning.
     pub fn suspected(victim: Incarnation, fencer: NodeName) -> FenceRecord {
@@ -257,6 +264,7 @@ impl FenceRecord {
             lease_version_at_off: None,
             storage: StorageTrack::Untried,
             restart: RestartTrack::NotDue,
+            restart_orders: 0,
             confirmation: None,
             parked: Vec::new(),
             left: Vec::new(),

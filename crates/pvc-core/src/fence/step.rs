@@ -63,6 +63,8 @@ pub struct FenceView<'a> {
     pub alive_for: Duration,
     /// Whether a machine that had this name before the one that has it now still owns or receives guests.
     pub former_owns: bool,
+    /// Whether this fencer has switched it on a short time ago, and its BMC says now that it is off.
+    pub off_after_restart: bool,
 }
 
 /// What is to be done.
@@ -379,6 +381,10 @@ fn next_when_proven(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep {
     FenceStep::Wait(WaitReason::GuestsNotCovered(record.left.len()))
 }
 
+/// How often a node is ordered on after one fence. An order can be undone at once: a fencer that was frozen right before its
+/// order to switch it off carries that out when it thaws.
+pub const RESTART_ORDERS: u32 = 3;
+
 fn next_when_done(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep {
     if record.restart == RestartTrack::Ordered {
         return FenceStep::PowerOn;
@@ -393,6 +399,8 @@ fn next_when_done(view: &FenceView<'_>, record: &FenceRecord) -> FenceStep {
     {
         // Placed there by somebody who had not seen that it is dead.
         FenceStep::Recover
+    } else if view.off_after_restart && !view.maintenance && record.restart_orders < RESTART_ORDERS {
+        FenceStep::PowerOn
     } else {
         FenceStep::Leave
     }

@@ -11,8 +11,8 @@ use pvc_common::pause;
 use pvc_common::store::{ReadError, Store, StoreExt as _, Txn, ZnodeVersion};
 use pvc_core::fence::{
     CoordinatorLife, FencePhase, FencePolicy, FenceRecord, FenceStep, FenceView, Means, PowerTrack, Proof,
-    ProofKind, RecoveryPolicy, RestartTrack, SilenceJudge, Standing, SuspicionJudge, WaitReason, is_replaced,
-    next_fence_step, quorum_at_stake,
+    ProofKind, RESTART_ORDERS, RecoveryPolicy, RestartTrack, SilenceJudge, Standing, SuspicionJudge,
+    WaitReason, is_replaced, next_fence_step, quorum_at_stake,
 };
 use pvc_core::ids::{Incarnation, MachineId, NodeName, VmId};
 use pvc_core::protection::{Protection, stands};
@@ -26,7 +26,7 @@ use super::faults::{StoppedNodes, tell};
 use super::seek::{Seen, Victim, order_on};
 use super::{BACK_OFF, FenceParts};
 use crate::agent::AgentPhase;
-use crate::host::{PowerControl, Storage};
+use crate::host::{PowerControl, PowerState, Storage};
 use crate::measures::Duty;
 use crate::placement::{Unparked, try_unpark};
 use crate::registration::wall_seconds;
@@ -44,6 +44,9 @@ const AFTER_ERROR: Duration = Duration::from_secs(2);
 const SWITCH_ON_WITHOUT_PROGRESS: Duration = Duration::from_secs(60);
 /// How often a node that is dead and done with is looked at for guests that were placed there all the same.
 const LATE_GUESTS_EVERY: Duration = Duration::from_secs(30);
+/// For how long after it was switched on a node that has not come back is looked at for being off again. Short: later it
+/// may be off because somebody works on it.
+const RESTART_WATCHED: Duration = Duration::from_secs(75);
 /// How often it is looked whether guests belong to a machine that has lost its name to another.
 const FORMER_EVERY: Duration = Duration::from_secs(60);
 /// Between two tries of a guest that found no node.
@@ -57,6 +60,8 @@ struct Memory {
     stuck_since: Option<BootTime>,
     /// When it was last looked at though it is done with.
     late_look: Option<BootTime>,
+    /// When this fencer last switched it on.
+    switched_on: Option<BootTime>,
 }
 
 /// Fences nodes and recovers their guests.
@@ -420,6 +425,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
             guests_left,
             alive_for: self.judge.alive_for(node, sight.now),
             former_owns: self.former.owners.contains_key(node),
+            off_after_restart: false,
         }
     }
 
@@ -471,9 +477,13 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
                 None if replaced => parts.belonging_to(node, &incarnation).await?,
                 None => 0,
             };
+            let off_after_restart = self.is_off_after_restart(&book, &victim).await;
             let step = {
                 let view = self.view(node, &sight, book.record.as_ref(), standing, &policy, guests_left);
-                next_fence_step(&view)
+                next_fence_step(&FenceView {
+                    off_after_restart,
+                    ..view
+                })
             };
             debug!(%node, ?step, "fence step");
             // Who the others are, alive or not, decides where guests go and who is left when this node is switched off.
@@ -597,6 +607,8 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
                 }
                 FenceStep::Finish => self.finish(&mut book, &victim).await?,
                 FenceStep::PowerOn => {
+                    let memory = self.memory.entry(node.clone()).or_default();
+                    memory.switched_on = Some(parts.clock.now());
                     self.power_on(&mut book, &victim).await?;
                     return Ok(());
                 }
@@ -787,14 +799,44 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
         Ok(())
     }
 
+    /// Whether the BMC of a node that this fencer has just switched on says that it is off. Only the fencer that gave the
+    /// order asks: another one can't tell how long ago that was, and an hour later somebody may have opened the machine.
+    async fn is_off_after_restart(&self, book: &FenceBook<'_, S, C>, victim: &Victim) -> bool {
+        let watched = self
+            .memory
+            .get(&book.victim)
+            .and_then(|memory| memory.switched_on)
+            .is_some_and(|switched_on| self.parts.clock.now().since(switched_on) < RESTART_WATCHED);
+        let away = book.record.as_ref().is_some_and(|record| {
+            matches!(record.phase, FencePhase::Done { .. })
+                && record.restart == RestartTrack::Done
+                && record.returned.is_none()
+        });
+        match &victim.bmc {
+            Ok(bmc) if watched && away => {
+                matches!(self.parts.power.state(bmc).await, Ok(PowerState::Off))
+            }
+            Ok(_) | Err(_) => false,
+        }
+    }
+
     async fn power_on(&self, book: &mut FenceBook<'_, S, C>, victim: &Victim) -> Result<(), FenceError> {
         book.confirm().await?;
         let outcome = order_on(&self.parts.power, victim).await;
         book.reread().await?;
         match outcome {
             Ok(()) => {
-                book.change(|record| record.restart = RestartTrack::Done);
-                book.note("switched on again");
+                book.change(|record| {
+                    record.restart = RestartTrack::Done;
+                    record.restart_orders = record.restart_orders.saturating_add(1);
+                });
+                let orders = book.record.as_ref().map_or(1, |record| record.restart_orders);
+                book.note(match orders {
+                    0 | 1 => "switched on again".to_owned(),
+                    _ => {
+                        format!("it was off again: switched on once more, order {orders} of {RESTART_ORDERS}")
+                    }
+                });
             }
             Err(reason) => {
                 book.change(|record| {

@@ -99,6 +99,18 @@ struct Host {
     machine: char,
     boot: u64,
     lives: u64,
+    starts: Starts,
+}
+
+/// What becomes of a machine that is switched on.
+#[derive(Debug, Clone, Copy)]
+enum Starts {
+    /// It boots.
+    Well,
+    /// It is off again at once, so many times.
+    OffAgain(u32),
+    /// It is on, and nothing is heard of it.
+    Hangs,
 }
 
 impl Host {
@@ -197,6 +209,7 @@ impl Cluster {
                     machine: char::from_digit(u32::try_from(node).unwrap(), 10).unwrap(),
                     boot: 1,
                     lives: 0,
+                    starts: Starts::Well,
                 }
             })
             .collect();
@@ -351,8 +364,17 @@ impl Cluster {
                 self.hosts[node].boot += 1;
                 self.hosts[node].lives = 0;
             } else if on && !up && self.hosts[node].boot > 1 {
-                self.ceph.wake_osd(u32::try_from(node).unwrap());
-                self.start_agent(node);
+                match &mut self.hosts[node].starts {
+                    Starts::OffAgain(times) if *times > 0 => {
+                        *times -= 1;
+                        self.hosts[node].bmc.set_machine(PowerState::Off);
+                    }
+                    Starts::Well | Starts::OffAgain(_) => {
+                        self.ceph.wake_osd(u32::try_from(node).unwrap());
+                        self.start_agent(node);
+                    }
+                    Starts::Hangs => {}
+                }
             }
         }
     }

@@ -65,6 +65,7 @@ struct Case {
     guests_left: usize,
     alive_for: Duration,
     former_owns: bool,
+    off_after_restart: bool,
     machine: u8,
 }
 
@@ -82,6 +83,7 @@ impl Case {
             guests_left: 0,
             alive_for: Duration::ZERO,
             former_owns: false,
+            off_after_restart: false,
             machine: 1,
         }
     }
@@ -103,6 +105,7 @@ impl Case {
             guests_left: self.guests_left,
             alive_for: self.alive_for,
             former_owns: self.former_owns,
+            off_after_restart: self.off_after_restart,
         })
     }
 }
@@ -381,6 +384,27 @@ fn the_node_is_switched_on_only_when_no_guest_belongs_to_it() {
     record.restart = RestartTrack::Ordered;
     assert_eq!(case.step(), FenceStep::PowerOn);
     case.record.as_mut().unwrap().restart = RestartTrack::Done;
+    assert_eq!(case.step(), FenceStep::Leave);
+}
+
+#[test]
+fn a_node_that_is_off_again_right_after_it_was_switched_on_is_switched_on_three_times_at_most() {
+    let mut done = record(FencePhase::Done { by: ProofKind::Power });
+    done.restart = RestartTrack::Done;
+    done.restart_orders = 1;
+    let mut case = Case::of(done);
+    assert_eq!(case.step(), FenceStep::Leave);
+    case.off_after_restart = true;
+    assert_eq!(case.step(), FenceStep::PowerOn);
+    case.maintenance = true;
+    assert_eq!(case.step(), FenceStep::Leave);
+    case.maintenance = false;
+    case.record.as_mut().unwrap().restart_orders = RESTART_ORDERS;
+    assert_eq!(case.step(), FenceStep::Leave);
+    // Another boot of it has registered: this fence is no longer about it.
+    case.record.as_mut().unwrap().restart_orders = 1;
+    case.boot = 2;
+    case.standing = Standing::Alive;
     assert_eq!(case.step(), FenceStep::Leave);
 }
 

@@ -25,6 +25,44 @@ fn a_node_that_loses_its_power_is_proven_dead_by_its_bmc_and_its_guests_run_else
     cluster.run(secs(60));
 }
 
+fn orders_on(cluster: &Cluster, node: usize) -> usize {
+    let orders = cluster.hosts[node].bmc.orders();
+    orders.iter().filter(|(_, to)| *to == PowerState::On).count()
+}
+
+#[test]
+fn a_fenced_node_that_is_off_again_at_once_is_switched_on_once_more() {
+    // A fencer that thaws before its order to switch it off does that; a BMC may drop an order that follows another.
+    let mut cluster = Cluster::new();
+    cluster.hosts[2].starts = Starts::OffAgain(1);
+    cluster.power_off(2);
+    cluster.wait_until("switched on twice", secs(120), |cluster| orders_on(cluster, 2) == 2);
+    cluster.wait_until("back", secs(60), |cluster| {
+        cluster.read(&keys::node(&name(2)).daemon_state()) == DaemonState::Run
+    });
+    assert_eq!(cluster.fence(2).unwrap().restart_orders, 2);
+
+    let mut cluster = Cluster::new();
+    cluster.hosts[2].starts = Starts::OffAgain(u32::MAX);
+    cluster.power_off(2);
+    cluster.wait_until("given up", secs(180), |cluster| orders_on(cluster, 2) == 3);
+    cluster.run(secs(180));
+    assert_eq!(orders_on(&cluster, 2), 3);
+}
+
+#[test]
+fn a_node_that_somebody_switches_off_some_minutes_after_its_fence_stays_off() {
+    let mut cluster = Cluster::new();
+    cluster.hosts[2].starts = Starts::Hangs;
+    cluster.power_off(2);
+    cluster.wait_until("switched on", secs(60), |cluster| orders_on(cluster, 2) == 1);
+    cluster.run(secs(120));
+    cluster.power_off(2);
+    cluster.run(secs(180));
+    assert_eq!(orders_on(&cluster, 2), 1);
+    assert_eq!(cluster.hosts[2].bmc.machine(), PowerState::Off);
+}
+
 #[test]
 fn a_node_is_not_switched_off_when_that_would_take_the_quorum_of_the_coordinators() {
     // One coordinator is away for an upgrade; of another the agent alone is silent, and its server and monitor live.
