@@ -74,8 +74,12 @@ pub struct Vm {
     pub disks: Vec<VmDisk>,
     /// Its controllers.
     pub controllers: Vec<VmController>,
-    /// Its XML as it is stored, with single quotes in place of double ones.
+    /// Its XML as it is stored, with `********` in the place of passwords. An XML that is sent back with that keeps them.
     pub xml: String,
+    /// The version of its XML. A change that names it holds only if nobody else has changed the XML meanwhile. Addition to PVC
+    /// 1.0.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xml_version: Option<i64>,
     /// What is wrong with the stored XML, if it cannot be read: the fields that come from it are empty then. Addition
     /// to PVC 1.0.3, which does not list such a guest at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]

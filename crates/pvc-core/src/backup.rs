@@ -13,5 +13,5 @@ mod paths;
 mod plan;
 
 pub use document::{Backup, Flaw, InvalidBackup};
-pub use paths::{Part, ROOTS, part};
+pub use paths::{Part, ROOTS, holds_definition, part};
 pub use plan::{Change, ChangeGroup, InTheWay, Stored, plan};

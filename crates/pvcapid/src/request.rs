@@ -4,14 +4,17 @@ use std::future::Future;
 
 use actix_web::body::{EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
-use actix_web::http::header::{HeaderName, HeaderValue};
+use actix_web::http::header::{AGE, HeaderName, HeaderValue};
+use actix_web::http::{Method, StatusCode};
 use actix_web::middleware::Next;
 use actix_web::{Error, HttpMessage, web};
-use pvc_api::REQUEST_ID_HEADER;
+use pvc_api::{PREFIX, REQUEST_ID_HEADER};
 use pvc_common::clock::{Clock, HostClock};
+use pvc_common::store::Store;
 use tracing::Instrument;
 
 use crate::access::Caller;
+use crate::app::App;
 use crate::metrics::Instruments;
 
 tokio::task_local! {
@@ -89,6 +92,29 @@ where
     })
     .instrument(span)
     .await
+}
+
+/// Says with each successful reply to a read how old it may be, in seconds (`Age`): what is shown comes from the mirror.
+pub(crate) async fn tell_age<S: Store, B>(
+    req: ServiceRequest,
+    next: Next<B>,
+) -> Result<ServiceResponse<impl MessageBody + use<S, B>>, Error>
+where
+    B: MessageBody + 'static,
+{
+    let app = req.app_data::<web::Data<App<S>>>().cloned();
+    let reads = req.method() == Method::GET && req.path().starts_with(PREFIX);
+    let mut response = next.call(req).await?;
+    let status = response.status();
+    if reads
+        && (status.is_success() || status == StatusCode::NOT_MODIFIED)
+        && let Some(age) = app.and_then(|app| app.mirror().age(app.clock.now()))
+    {
+        response
+            .headers_mut()
+            .insert(AGE, HeaderValue::from(age.as_secs()));
+    }
+    Ok(response)
 }
 
 fn scoped<F: Future>(id: String, work: F) -> impl Future<Output = F::Output> {

@@ -92,6 +92,7 @@ pub fn serve<S: Store>(
         ActixApp::new()
             .wrap(Compress::default())
             .configure(|services| configure(services, app.clone(), operations.clone(), instruments.clone()))
+            .wrap(from_fn(request::tell_age::<S, _>))
             // The last one wraps the others: a request has its identity before it is refused.
             .wrap(from_fn(access::guard::<S, _>))
             .wrap(from_fn(request::trace))

@@ -82,6 +82,15 @@ pub fn part(path: &str) -> Part {
     }
 }
 
+/// Whether `path` holds the definition of a guest, in which there may be secrets.
+pub fn holds_definition(path: &str) -> bool {
+    let words: Vec<&str> = path.split('/').collect();
+    matches!(
+        words.as_slice(),
+        ["", "domains", _, "xml"] | ["", "domains", _, "snapshots", _, "xml"]
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +118,7 @@ mod tests {
             "/nodes/hv1/something_new",
             "/domains/5d0e8c58-1d2b-4a30-9d6c-0f7d3f6f6a01/owner",
             "/domains/5d0e8c58-1d2b-4a30-9d6c-0f7d3f6f6a01/incoming",
+            "/domains/5d0e8c58-1d2b-4a30-9d6c-0f7d3f6f6a01/device_order",
             "/domains/5d0e8c58-1d2b-4a30-9d6c-0f7d3f6f6a01/migrate_sync_lock/a",
             "/audit/1",
             "/tokens/x",

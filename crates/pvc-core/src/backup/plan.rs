@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::document::Backup;
-use super::paths::{Part, part};
+use super::paths::{Part, holds_definition, part};
+use crate::guest_xml::secrets;
 use crate::ids::{VmId, ZnodeVersion};
 use crate::states::{DaemonState, VmState};
 
@@ -87,12 +88,16 @@ pub struct InTheWay {
 /// Nodes are never removed: one that is there is a fact. Guests, networks, pools and so on that the backup does not have
 /// are.
 ///
+/// A definition whose passwords were left out of the backup gets those that the guest has now, or `unknown_secret` where
+/// there are none: something that nobody knows, so that no console stands open.
+///
 /// # Errors
 /// [`InTheWay`]: removing the record of a guest that may run would leave it to itself.
 pub fn plan(
     backup: &Backup,
     defaults: &BTreeMap<String, Vec<u8>>,
     stored: &BTreeMap<String, Stored>,
+    unknown_secret: &str,
 ) -> Result<Vec<ChangeGroup>, InTheWay> {
     let mut groups: BTreeMap<&str, Vec<Change>> = BTreeMap::new();
     let removed = removed(backup, defaults, stored);
@@ -117,10 +122,10 @@ pub fn plan(
         let change = match (stored.get(path), part(path)) {
             (None, _) => Change::Create {
                 path: path.clone(),
-                value: put_back(path, value),
+                value: put_back(path, value, None, unknown_secret),
             },
             (Some(found), Part::Kept | Part::Secret) => {
-                let value = put_back(path, value);
+                let value = put_back(path, value, Some(&found.value), unknown_secret);
                 if found.value == value {
                     continue;
                 }
@@ -189,9 +194,15 @@ fn group(path: &str) -> &str {
         .map_or(path, |(end, _)| path.get(..end).unwrap_or(path))
 }
 
-/// What is written in place of a value that was true only at the time of the backup.
-fn put_back(path: &str, value: &[u8]) -> Vec<u8> {
+/// What is written in place of a value that was true only at the time of the backup, or that lacks its secrets.
+fn put_back(path: &str, value: &[u8], present: Option<&[u8]>, unknown_secret: &str) -> Vec<u8> {
     let text = std::str::from_utf8(value).unwrap_or_default();
+    if holds_definition(path) {
+        let present = present.and_then(|present| std::str::from_utf8(present).ok());
+        return secrets::unmask_or(text, present, unknown_secret)
+            .into_owned()
+            .into_bytes();
+    }
     if path.starts_with("/nodes/") && path.ends_with("/daemonstate") {
         // Its agent says otherwise as soon as it runs.
         return DaemonState::Stop.to_string().into_bytes();
@@ -249,7 +260,7 @@ mod tests {
             .iter()
             .map(|(path, value)| ((*path).to_owned(), value.as_bytes().to_vec()))
             .collect();
-        let groups = plan(&backup(), &defaults, &stored(there))?;
+        let groups = plan(&backup(), &defaults, &stored(there), "nobody knows")?;
         Ok(groups
             .iter()
             .flat_map(|group| &group.changes)
@@ -263,6 +274,36 @@ mod tests {
                 Change::Delete { path, .. } => format!("-{path}"),
             })
             .collect())
+    }
+
+    // A console whose password became the mask, or none, would be open to whoever reads this.
+    #[test]
+    fn passwords_that_a_backup_lacks_are_kept_or_become_unknown() {
+        let path = format!("/domains/{VM}/xml");
+        let xml = |password: &str| {
+            format!("<domain><devices><graphics type='vnc' passwd='{password}'/></devices></domain>")
+        };
+        let mut document = sample();
+        document[&path] = xml(secrets::MASK).into();
+        let backup = Backup::parse(&document.to_string(), 16).unwrap();
+        let written = |there: &[(&str, &str)]| -> Vec<Change> {
+            let groups = plan(&backup, &BTreeMap::new(), &stored(there), "nobody knows").unwrap();
+            let changes = groups.into_iter().flat_map(|group| group.changes);
+            changes.filter(|change| change.path() == path).collect()
+        };
+        let value = |changes: &[Change]| match changes {
+            [Change::Create { value, .. } | Change::Set { value, .. }] => {
+                String::from_utf8(value.clone()).unwrap()
+            }
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(value(&written(&[])), xml("nobody knows"));
+        assert_eq!(value(&written(&[(&path, "<domain/>")])), xml("nobody knows"));
+        assert_eq!(
+            written(&[(&path, &xml("mine"))]),
+            [],
+            "it has the one that it had"
+        );
     }
 
     /// The store that the sample was taken of.
@@ -366,8 +407,8 @@ mod tests {
     #[test]
     fn a_migration_is_not_put_back() {
         let state = format!("/domains/{VM}/state");
-        assert_eq!(put_back(&state, b"migrate-live"), b"start");
-        assert_eq!(put_back(&state, b"stop"), b"stop");
-        assert_eq!(put_back("/domains/x/xml", b"migrate"), b"migrate");
+        assert_eq!(put_back(&state, b"migrate-live", None, ""), b"start");
+        assert_eq!(put_back(&state, b"stop", None, ""), b"stop");
+        assert_eq!(put_back("/domains/x/xml", b"migrate", None, ""), b"migrate");
     }
 }

@@ -9,6 +9,7 @@
 //! * `read` - finding elements; `machine`, `disks`, `interfaces` - reading them.
 //! * `check` - what a new definition must keep to besides.
 //! * `device` - one device by itself, to be attached and detached.
+//! * [`secrets`] - passwords in it, which are not shown.
 //! * [`edit`] - changes that leave all else as it stands.
 
 mod check;
@@ -20,6 +21,7 @@ mod interfaces;
 mod machine;
 mod model;
 mod read;
+pub mod secrets;
 
 pub use check::{Findings, check};
 pub use device::{Attachment, Device, parse_device};

@@ -19,7 +19,8 @@ use pvc_common::clock::Clock;
 use pvc_common::keys;
 use pvc_common::mirror::{Branch, View};
 use pvc_common::store::{Store, StoreExt};
-use pvc_core::backup::{Part, ROOTS, Stored, part};
+use pvc_core::backup::{Part, ROOTS, Stored, holds_definition, part};
+use pvc_core::guest_xml;
 use pvc_core::ids::{Incarnation, NodeName};
 
 use crate::app::App;
@@ -51,6 +52,10 @@ pub(crate) fn make(view: &View, secrets: Secrets) -> Result<String, ApiError> {
                     format!("{path} holds something that is no text"),
                 )
             })?;
+            let text = match secrets {
+                Secrets::LeftOut if holds_definition(&path) => guest_xml::secrets::mask(&text).into_owned(),
+                Secrets::LeftOut | Secrets::Included => text,
+            };
             values.insert(path, text);
         }
     }

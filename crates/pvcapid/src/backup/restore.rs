@@ -50,7 +50,8 @@ const OVERHEAD: usize = 128;
 pub(crate) async fn restore<S: Store>(app: &App<S>, backup: &Backup, by: &str) -> Result<String, ApiError> {
     let _turn = app.turn_to_restore()?;
     // Before anybody is disturbed.
-    changes(app, backup).await?;
+    let unknown_secret = uuid::Uuid::new_v4().to_string();
+    changes(app, backup, &unknown_secret).await?;
     let mut mark = Mark::begin(app, by).await?;
     tracing::warn!(restore = %mark.record.id, by, "a backup is being put into the store");
     if let Err(error) = all_hold(app).await {
@@ -60,7 +61,7 @@ pub(crate) async fn restore<S: Store>(app: &App<S>, backup: &Backup, by: &str) -
     mark.set(app, RestorePhase::Writing).await?;
     let mut written = 0;
     for _ in 0..PASSES {
-        let groups = changes(app, backup).await?;
+        let groups = changes(app, backup, &unknown_secret).await?;
         if groups.is_empty() {
             mark.set(app, RestorePhase::Done).await?;
             tracing::warn!(restore = %mark.record.id, written, "the backup is in the store");
@@ -78,7 +79,11 @@ pub(crate) async fn restore<S: Store>(app: &App<S>, backup: &Backup, by: &str) -
     ))
 }
 
-async fn changes<S: Store>(app: &App<S>, backup: &Backup) -> Result<Vec<ChangeGroup>, ApiError> {
+async fn changes<S: Store>(
+    app: &App<S>,
+    backup: &Backup,
+    unknown_secret: &str,
+) -> Result<Vec<ChangeGroup>, ApiError> {
     let view = app.view()?;
     let mut stored = stored(&view);
     let kept: BTreeSet<_> = backup.guests().into_iter().collect();
@@ -94,7 +99,7 @@ async fn changes<S: Store>(app: &App<S>, backup: &Backup) -> Result<Vec<ChangeGr
             stored.insert(keys::domain(id).console_log().path().to_owned(), log);
         }
     }
-    plan(backup, &defaults(backup, &view), &stored)
+    plan(backup, &defaults(backup, &view), &stored, unknown_secret)
         .map_err(|in_the_way| ApiError::conflict(in_the_way.to_string()))
 }
 

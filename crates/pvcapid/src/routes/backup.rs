@@ -42,7 +42,7 @@ pub(crate) struct Document;
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct BackupParams {
-    /// Whether passwords of BMCs are in it. Addition to PVC 1.0.3, whose backups always have them.
+    /// Whether passwords of BMCs and of guests' consoles are in it. Addition to PVC 1.0.3, whose backups always have them.
     #[serde(default, deserialize_with = "extract::optional_boolean")]
     #[param(value_type = Option<bool>)]
     secrets: Option<bool>,

@@ -19,9 +19,11 @@ pub(crate) mod task;
 pub(crate) mod vm;
 pub(crate) mod vm_parts;
 
+use actix_web::http::header::LOCATION;
 use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use pvc_api::PREFIX;
 use pvc_api::message::Message;
+use pvc_api::vm::Task;
 use pvc_common::store::Store;
 use utoipa::OpenApi;
 
@@ -90,6 +92,13 @@ async fn no_route(request: HttpRequest) -> Result<HttpResponse, ApiError> {
 
 async fn no_method(request: HttpRequest) -> Result<HttpResponse, ApiError> {
     Err(ApiError::no_method(request.method(), request.path()))
+}
+
+/// Begun by order of a request: the reply says where it shows.
+fn begun(task: Task) -> HttpResponse {
+    HttpResponse::Accepted()
+        .insert_header((LOCATION, format!("{PREFIX}/tasks/{}", task.task_id)))
+        .json(task)
 }
 
 /// A reply in words.

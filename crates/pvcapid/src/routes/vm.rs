@@ -2,35 +2,36 @@
 
 use std::sync::Arc;
 
-use actix_web::http::header::LOCATION;
+use actix_web::http::header::CACHE_CONTROL;
 use actix_web::{HttpRequest, HttpResponse, Responder, guard, web};
 use pvc_api::PREFIX;
-use pvc_api::message::{ErrorReply, Message};
+use pvc_api::message::{ErrorCode, ErrorReply, Message};
 use pvc_api::vm::{LockFlushStatus, Task, Vm, VmMeta, VmNodeReply, VmStateReply};
 use pvc_common::clock::Clock;
 use pvc_common::keys;
 use pvc_common::schema::NewTag;
-use pvc_common::store::Store;
+use pvc_common::store::{Store, ZnodeVersion};
+use pvc_core::access::Role;
 use pvc_core::ids::{NodeName, TagName};
 use pvc_core::states::{MigrationMethod, NodeSelector, VmState};
 use serde::Deserialize;
 use utoipa::{IntoParams, OpenApi};
 
-use super::{message, resource};
+use super::{begun, message, resource};
 use crate::access::Caller;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::extract::{self, Params};
 use crate::filter::NameFilter;
 use crate::unavailable;
-use crate::vm::define::{Apply, Definition};
+use crate::vm::define::{Apply, Definition, Modification};
 use crate::vm::list::{Sense, VmFilter};
 use crate::vm::meta::Changes;
 use crate::vm::moves::{Action, Liveness, MoveRequest};
 use crate::vm::record::{self, Record};
 use crate::vm::state::Reply;
 use crate::vm::transition::{Force, Request};
-use crate::vm::{define, entries, list, locks, meta, moves, state, undefine};
+use crate::vm::{By, define, entries, list, locks, meta, moves, state, undefine};
 
 /// Adds these routes.
 pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
@@ -316,14 +317,24 @@ pub(crate) async fn create_named<S: Store>(
     Ok(message(text))
 }
 
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ShowParams {
+    /// Whether passwords are shown in its XML; for the role `admin` alone. Addition to PVC 1.0.3.
+    #[serde(default, deserialize_with = "extract::boolean")]
+    secrets: bool,
+}
+
 /// One guest, as a list of one.
 #[utoipa::path(
     get, path = "/vm/{vm}", operation_id = "show_vm", tag = "vm",
-    params(("vm" = String, Path, description = "The guest's name or UUID")),
+    params(("vm" = String, Path, description = "The guest's name or UUID"), ShowParams),
     security(("token" = ["viewer"])),
     responses(
         (status = 200, description = "The guest, as a list of one", body = Vec<Vm>),
+        (status = 400, description = "A parameter is wrong; the message names it", body = ErrorReply),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 403, description = "Passwords are shown to administrators alone", body = ErrorReply),
         (status = 404, description = "There is no such guest", body = ErrorReply),
         (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
     )
@@ -332,9 +343,23 @@ pub(crate) async fn show<S: Store>(
     app: web::Data<App<S>>,
     vm: web::Path<String>,
     request: HttpRequest,
+    Params(params): Params<ShowParams>,
 ) -> Result<HttpResponse, ApiError> {
+    if params.secrets && Caller::of(&request).role < Role::Admin {
+        return Err(ApiError::new(
+            ErrorCode::Forbidden,
+            "The passwords in a VM's XML are shown to the role admin alone; ask without secrets",
+        ));
+    }
     let view = app.view()?;
     let id = record::find_in(&app, &view, &vm)?;
+    if params.secrets {
+        tracing::info!(vm = %id, by = %Caller::of(&request), "the passwords of a VM were looked at");
+        let shown = list::one_with_secrets(&view, app.clock.wall(), id)?;
+        return Ok(HttpResponse::Ok()
+            .insert_header((CACHE_CONTROL, "no-store"))
+            .json([shown]));
+    }
     let entry = app.entries.entry(&app.replies, &view, app.clock.wall(), id)?;
     Ok(entry.body(&app.replies).answer(&request))
 }
@@ -345,8 +370,13 @@ pub(crate) struct ModifyParams {
     /// Whether it is restarted, so that the change applies now.
     #[serde(default, deserialize_with = "extract::boolean")]
     restart: bool,
-    /// Its new libvirt XML, with the same name and UUID.
+    /// Its new libvirt XML, with the same name and UUID. Where it has `********` for a password, the present one stays.
     xml: String,
+    /// The `xml_version` of what was read and changed: if the XML has another by now, nothing is changed and the answer is
+    /// 409. Addition to PVC 1.0.3.
+    #[serde(default, deserialize_with = "extract::optional_word")]
+    #[param(value_type = Option<i32>)]
+    xml_version: Option<i32>,
 }
 
 /// Replaces a guest's definition.
@@ -359,7 +389,7 @@ pub(crate) struct ModifyParams {
         (status = 400, description = "A parameter is missing or wrong; the message names it", body = ErrorReply),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
         (status = 404, description = "There is no such guest", body = ErrorReply),
-        (status = 409, description = "A volume belongs to another guest", body = ErrorReply),
+        (status = 409, description = "A volume belongs to another guest, or the XML is not that of `xml_version`", body = ErrorReply),
         (status = 413, description = "The XML is too large", body = ErrorReply),
         (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
     )
@@ -369,16 +399,20 @@ pub(crate) async fn modify<S: Store>(
     vm: web::Path<String>,
     Params(params): Params<ModifyParams>,
 ) -> Result<impl Responder, ApiError> {
-    let apply = if params.restart {
-        Apply::Now
-    } else {
-        Apply::AtNextStart
+    let modification = Modification {
+        xml: params.xml,
+        apply: if params.restart {
+            Apply::Now
+        } else {
+            Apply::AtNextStart
+        },
+        read: params.xml_version.map(ZnodeVersion),
     };
     let _turn = app.turn_to_define().await?;
     let text = app
         .promptly(async {
-            let id = record::find(&app, &vm).await?;
-            define::modify(&app.store, id, &params.xml, apply).await
+            let id = record::find(&app, &vm)?;
+            define::modify(&app.store, id, &modification).await
         })
         .await?;
     Ok(message(text))
@@ -418,7 +452,7 @@ pub(crate) async fn remove<S: Store>(
             "This release can not remove volumes yet; ask without delete_disks, and remove them with rbd",
         ));
     }
-    let id = app.promptly(record::find(&app, &vm)).await?;
+    let id = record::find(&app, &vm)?;
     Ok(message(undefine::undefine(&app, id).await?))
 }
 
@@ -492,7 +526,7 @@ pub(crate) async fn set_state<S: Store>(
     } else {
         Reply::AtOnce
     };
-    let id = app.promptly(record::find(&app, &vm)).await?;
+    let id = record::find(&app, &vm)?;
     Ok(message(
         state::request(&app, id, params.state, force, reply).await?,
     ))
@@ -570,7 +604,7 @@ pub(crate) async fn move_to<S: Store>(
     vm: web::Path<String>,
     Params(params): Params<MoveParams>,
 ) -> Result<impl Responder, ApiError> {
-    let id = app.promptly(record::find(&app, &vm)).await?;
+    let id = record::find(&app, &vm)?;
     let request = MoveRequest {
         action: params.action,
         target: params.node,
@@ -674,7 +708,7 @@ pub(crate) async fn set_meta<S: Store>(
     };
     let text = app
         .promptly(async {
-            let id = record::find(&app, &vm).await?;
+            let id = record::find(&app, &vm)?;
             meta::change(&app.store, id, &changes).await
         })
         .await?;
@@ -712,19 +746,21 @@ pub(crate) async fn flush_locks<S: Store>(
 ) -> Result<HttpResponse, ApiError> {
     let force = if params.force { Force::Yes } else { Force::No };
     let caller = Caller::of(&request);
+    let by = By {
+        who: &caller,
+        at: app.clock_seconds(),
+    };
     let order = app
         .promptly(async {
-            let id = record::find(&app, &vm).await?;
-            locks::order(&app, id, force, &caller).await
+            let id = record::find(&app, &vm)?;
+            locks::order(&app.store, id, force, &by).await
         })
         .await?;
-    Ok(HttpResponse::Accepted()
-        .insert_header((LOCATION, request.path()))
-        .json(Task {
-            task_id: order.id.chars().take(8).collect(),
-            task_name: "vm.flush_locks".to_owned(),
-            run_on: order.node.to_string(),
-        }))
+    Ok(begun(Task {
+        task_id: order.id.chars().take(8).collect(),
+        task_name: "vm.flush_locks".to_owned(),
+        run_on: order.node.to_string(),
+    }))
 }
 
 /// What has become of the last order to remove the locks of a guest's volumes.

@@ -1,6 +1,5 @@
 //! What belongs to one guest: its tags, its name, its devices, its console.
 
-use actix_web::http::header::LOCATION;
 use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use pvc_api::message::{ErrorReply, Message};
 use pvc_api::vm::{DeviceOrderStatus, Task, VmConsole, VmTags};
@@ -10,13 +9,13 @@ use pvc_core::ids::{TagName, VmName};
 use serde::Deserialize;
 use utoipa::{IntoParams, OpenApi};
 
-use super::{message, resource};
+use super::{begun, message, resource};
 use crate::access::Caller;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::extract::{self, Params};
 use crate::vm::tags::Protection;
-use crate::vm::{console, devices, record, rename, tags};
+use crate::vm::{By, console, devices, record, rename, tags};
 
 pub(super) fn configure<S: Store>(services: &mut web::ServiceConfig) {
     services
@@ -111,7 +110,7 @@ pub(crate) async fn change_tags<S: Store>(
 ) -> Result<impl Responder, ApiError> {
     let text = app
         .promptly(async {
-            let id = record::find(&app, &vm).await?;
+            let id = record::find(&app, &vm)?;
             match params.action {
                 TagAction::Add => {
                     let protection = if params.protected {
@@ -159,7 +158,7 @@ pub(crate) async fn rename<S: Store>(
     let _turn = app.turn_to_define().await?;
     let text = app
         .promptly(async {
-            let id = record::find(&app, &vm).await?;
+            let id = record::find(&app, &vm)?;
             rename::rename(&app.store, id, &params.new_name).await
         })
         .await?;
@@ -227,20 +226,21 @@ async fn order<S: Store>(
     xml: &str,
 ) -> Result<HttpResponse, ApiError> {
     let caller = Caller::of(request);
+    let by = By {
+        who: &caller,
+        at: app.clock_seconds(),
+    };
     let order = app
         .promptly(async {
-            let id = record::find(app, vm).await?;
-            devices::order(app, id, action, xml, &caller).await
+            let id = record::find(app, vm)?;
+            devices::order(&app.store, id, action, xml, &by).await
         })
         .await?;
-    let task_id = devices::task_id(&order);
-    Ok(HttpResponse::Accepted()
-        .insert_header((LOCATION, format!("{}/tasks/{task_id}", pvc_api::PREFIX)))
-        .json(Task {
-            task_id,
-            task_name: devices::task_name(action).to_owned(),
-            run_on: order.node.to_string(),
-        }))
+    Ok(begun(Task {
+        task_id: devices::task_id(&order),
+        task_name: devices::task_name(action).to_owned(),
+        run_on: order.node.to_string(),
+    }))
 }
 
 /// What has become of the last order to attach or detach a device of a guest. Addition to PVC 1.0.3.
@@ -294,7 +294,7 @@ pub(crate) async fn console<S: Store>(
     let lines = usize::try_from(params.lines.unwrap_or(10)).unwrap_or(usize::MAX);
     let found = app
         .promptly(async {
-            let id = record::find(&app, &vm).await?;
+            let id = record::find(&app, &vm)?;
             console::show(&app.store, id, lines).await
         })
         .await?;

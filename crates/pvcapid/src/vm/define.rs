@@ -11,14 +11,14 @@ use pvc_common::keys;
 use pvc_common::keys::values::CommaList;
 use pvc_common::placement::{Choice, Places, Unplaced, read_candidates};
 use pvc_common::schema::{self, NewDomain, NewTag};
-use pvc_common::store::{Store, StoreError, StoreExt, Txn, Znode, ZnodeVersion};
-use pvc_core::guest_xml::{self, GuestXml, InterfaceKind};
+use pvc_common::store::{Store, StoreError, Txn, Znode, ZnodeVersion};
+use pvc_core::guest_xml::{self, GuestXml, InterfaceKind, secrets};
 use pvc_core::ids::{NodeName, TagName, VmId, VmName, VolumeId};
 use pvc_core::placement::{Obstacle, Wish};
 use pvc_core::states::{MigrationMethod, NodeSelector, VmState};
 
 use super::record::{self, Record};
-use super::{RETRIES, needs, volumes};
+use super::{RETRIES, functions, needs, volumes};
 use crate::error::ApiError;
 use crate::snapshot::{Reading, Snapshot, Wanted, children_of};
 
@@ -56,6 +56,8 @@ pub(crate) fn parse_xml(xml: &str) -> Result<GuestXml, ApiError> {
 pub(crate) async fn define<S: Store>(store: &S, definition: &Definition) -> Result<String, ApiError> {
     let guest = parse_xml(&definition.xml)?;
     let id = guest.uuid;
+    // Nothing is known of this guest yet that a mask could stand for.
+    secrets::unmask(&definition.xml, None).map_err(|error| ApiError::invalid("xml", error))?;
     for _ in 0..RETRIES {
         let nodes = children_of(store, &keys::nodes()).await?;
         // What each node has to carry is read before the other guests' names: the reservation's versions come first.
@@ -64,10 +66,11 @@ pub(crate) async fn define<S: Store>(store: &S, definition: &Definition) -> Resu
         let others = Others::read(store).await?;
         check_names(&others, &guest)?;
         needs::check(store, &guest, None).await?;
-        check_volumes(store, &others, &guest).await?;
+        functions::check(store, &guest, &choice.node).await?;
+        let freed = volumes::check(store, &others.names, &guest).await?;
         let target = &choice.node;
         let txn = places.reserve(creation(definition, &guest, target), &choice);
-        match store.commit(others.touch(txn)).await {
+        match store.commit(others.touch(txn.and(freed))).await {
             Ok(_) => {
                 tracing::info!(vm = %id, name = %guest.name, node = %target, "VM defined");
                 return Ok(format!("VM {} is defined on node {target}", guest.name));
@@ -86,14 +89,23 @@ pub(crate) enum Apply {
     AtNextStart,
 }
 
+/// A new definition for a guest.
+#[derive(Debug)]
+pub(crate) struct Modification {
+    /// As the client sends it: perhaps with masks in the place of secrets.
+    pub(crate) xml: String,
+    pub(crate) apply: Apply,
+    /// The version that the client has changed; any if it does not say.
+    pub(crate) read: Option<ZnodeVersion>,
+}
+
 /// Replaces a guest's XML. Answers in words.
 pub(crate) async fn modify<S: Store>(
     store: &S,
     id: VmId,
-    xml: &str,
-    apply: Apply,
+    modification: &Modification,
 ) -> Result<String, ApiError> {
-    let guest = parse_xml(xml)?;
+    let guest = parse_xml(&modification.xml)?;
     if guest.uuid != id {
         return Err(ApiError::invalid(
             "xml",
@@ -125,25 +137,42 @@ pub(crate) async fn modify<S: Store>(
         }
         let others = Others::read(store).await?;
         let mut wanted = Wanted::default();
-        wanted.key(&keys.xml()).key(&keys.volumes());
+        wanted.key(&keys.name()).key(&keys.xml()).key(&keys.volumes());
         let seen = Snapshot::read(store, wanted).await?;
-        let before = seen.require(&keys.xml())?;
-        needs::check(store, &guest, Some(&before.value)).await?;
-        check_volumes(store, &others, &guest).await?;
-        let mut txn = Txn::new().set(&keys.xml(), &xml.to_owned(), before.version).set(
-            &keys.volumes(),
-            &CommaList(volume_list(&guest)),
-            seen.require(&keys.volumes())?.version,
-        );
-        let restarts = apply == Apply::Now && record.state.value == VmState::Start;
-        if restarts {
-            txn = txn.check(&keys.node(), record.node.version).set(
-                &keys.state(),
-                &VmState::Restart,
-                record.state.version,
-            );
+        let name = record::present(store, id, seen.require(&keys.name())).await?;
+        if name.value != record.name {
+            // Renamed before the others were looked at: the write would not notice.
+            continue;
         }
-        match store.commit(others.touch(txn)).await {
+        let before = record::present(store, id, seen.require(&keys.xml())).await?;
+        let had = record::present(store, id, seen.require(&keys.volumes())).await?;
+        if modification.read.is_some_and(|read| read != before.version) {
+            return Err(ApiError::conflict(format!(
+                "The XML of VM {} has changed since it was read; look at it again",
+                record.name
+            )));
+        }
+        let xml = secrets::unmask(&modification.xml, Some(&before.value))
+            .map_err(|error| ApiError::invalid("xml", error))?;
+        needs::check(store, &guest, Some(&before.value)).await?;
+        functions::check(store, &guest, &record.node.value).await?;
+        let freed = volumes::check(store, &others.names, &guest).await?;
+        let kept = volumes::kept(&record, &guest, &before.value, &had.value.0)?;
+        let mut txn = Txn::new()
+            .check(&keys.owner(), record.owner.version)
+            .set(&keys.xml(), &xml.into_owned(), before.version)
+            .set(&keys.volumes(), &CommaList(kept), had.version);
+        // Whoever moves it meanwhile has looked for a node by its size before: he has to look again.
+        txn = if has_same_size(&guest, &before.value) {
+            txn.check(&keys.node(), record.node.version)
+        } else {
+            txn.set(&keys.node(), &record.node.value, record.node.version)
+        };
+        let restarts = modification.apply == Apply::Now && record.state.value == VmState::Start;
+        if restarts {
+            txn = txn.set(&keys.state(), &VmState::Restart, record.state.version);
+        }
+        match store.commit(others.touch(txn.and(freed))).await {
             Ok(_) => {
                 tracing::info!(vm = %id, name = %guest.name, restarts, "VM modified");
                 let name = &guest.name;
@@ -160,6 +189,11 @@ pub(crate) async fn modify<S: Store>(
         }
     }
     Err(ApiError::busy("The VM"))
+}
+
+fn has_same_size(guest: &GuestXml, before: &str) -> bool {
+    guest_xml::parse_size(before)
+        .is_ok_and(|size| size.memory_mib == guest.memory_mib && size.vcpus == guest.vcpus)
 }
 
 fn volume_list(guest: &GuestXml) -> Vec<VolumeId> {
@@ -308,48 +342,6 @@ fn check_names(others: &Others, guest: &GuestXml) -> Result<(), ApiError> {
         }
     }
     others.check_name(guest.uuid, &guest.name)
-}
-
-/// Refuses volumes that another guest has, unless both share them or both only read.
-async fn check_volumes<S: Store>(store: &S, others: &Others, guest: &GuestXml) -> Result<(), ApiError> {
-    if guest.volumes().next().is_none() {
-        return Ok(());
-    }
-    let ids: Vec<VmId> = others
-        .names
-        .iter()
-        .map(|(id, _)| *id)
-        .filter(|id| *id != guest.uuid)
-        .collect();
-    let mut wanted = Wanted::default();
-    for id in &ids {
-        wanted.key(&keys::domain(*id).volumes());
-    }
-    let seen = Snapshot::read(store, wanted).await?;
-    for id in ids {
-        let Some(theirs) = seen.get(&keys::domain(id).volumes())? else {
-            continue;
-        };
-        for (volume, ours) in guest.volumes() {
-            if !theirs.value.0.contains(volume) {
-                continue;
-            }
-            let xml = store.get(&keys::domain(id).xml()).await?;
-            let xml = xml.map(|xml| xml.value).unwrap_or_default();
-            if !volumes::may_share(ours, volumes::access_in(&xml, volume)) {
-                let name = others
-                    .names
-                    .iter()
-                    .find_map(|(found, name)| (*found == id).then(|| name.clone()).flatten())
-                    .unwrap_or_else(|| id.to_string());
-                return Err(ApiError::conflict(format!(
-                    "Volume {volume} belongs to VM {name}. Two VMs writing one volume destroy it; mark the disk \
-                     <shareable/> in both if their file system is made for that"
-                )));
-            }
-        }
-    }
-    Ok(())
 }
 
 /// Every key of a new guest.

@@ -10,10 +10,8 @@ use pvc_core::guest_xml::{Attachment, Device, parse_device};
 use pvc_core::ids::VmId;
 use pvc_core::states::{DaemonState, VmState};
 
-use super::RETRIES;
-use super::record::{Record, runs, unknown};
-use crate::access::Caller;
-use crate::app::App;
+use super::record::{self, Record, runs, unknown};
+use super::{By, RETRIES, volumes};
 use crate::error::ApiError;
 
 /// The name of the task, as PVC 1.0.3 has it.
@@ -34,14 +32,13 @@ pub(crate) fn task_id(order: &DeviceOrder) -> String {
 /// # Idempotence
 /// The same order, if it is open, is answered with, without a write.
 pub(crate) async fn order<S: Store>(
-    app: &App<S>,
+    store: &S,
     id: VmId,
     action: DeviceAction,
     xml: &str,
-    by: &Caller,
+    by: &By<'_>,
 ) -> Result<DeviceOrder, ApiError> {
     let device = parse_device(xml).map_err(|error| ApiError::invalid("xml", error))?;
-    let store = &app.store;
     let key = keys::device_order(id);
     for _ in 0..RETRIES {
         let record = Record::require(store, id).await?;
@@ -59,14 +56,14 @@ pub(crate) async fn order<S: Store>(
                 task_id(open)
             )));
         }
-        let (order, mut txn) = prepare(app, id, &record, action, &device, xml, by).await?;
+        let (order, mut txn) = prepare(store, id, &record, action, &device, xml, by).await?;
         txn = match found {
             Some(found) => txn.set(&key, &Some(order.clone()), found.version),
             None => txn.create(&key, &Some(order.clone())),
         };
         match store.commit(txn).await {
             Ok(_) => {
-                tracing::info!(vm = %id, name = %record.name, ?action, device = device.describe(), by = %by, "device order given");
+                tracing::info!(vm = %id, name = %record.name, ?action, device = device.describe(), by = %by.who, "device order given");
                 return Ok(order);
             }
             Err(
@@ -80,15 +77,14 @@ pub(crate) async fn order<S: Store>(
 
 /// The order, with checks of all that it depends on.
 async fn prepare<S: Store>(
-    app: &App<S>,
+    store: &S,
     id: VmId,
     record: &Record,
     action: DeviceAction,
     device: &Device,
     xml: &str,
-    by: &Caller,
+    by: &By<'_>,
 ) -> Result<(DeviceOrder, Txn), ApiError> {
-    let store = &app.store;
     let keys = keys::domain(id);
     let conflict = |text: String| Err(ApiError::conflict(format!("VM {}: {text}", record.name)));
     let state = record.state.value;
@@ -117,9 +113,19 @@ async fn prepare<S: Store>(
         .check(&keys.owner(), record.owner.version)
         .check(&keys.state(), record.state.version);
     if action == DeviceAction::Attach && matches!(device, Device::Disk(_)) {
-        let definition = store.require(&keys.xml()).await?;
+        let definition = record::present(store, id, store.require(&keys.xml()).await).await?;
         match device.in_guest(&definition.value) {
-            Ok(Attachment::Present) => {}
+            Ok(Attachment::Present) => {
+                // Other guests are let in beside it by what is defined.
+                if let Some((volume, access)) = device.volume()
+                    && volumes::access_in(&definition.value, volume) != Some(access)
+                {
+                    return conflict(format!(
+                        "its definition has {} with another <readonly/> or <shareable/>",
+                        device.describe()
+                    ));
+                }
+            }
             // Only what is in a definition is kept from other guests.
             Ok(Attachment::Absent) | Err(_) => {
                 return conflict(format!(
@@ -135,8 +141,8 @@ async fn prepare<S: Store>(
     }
     let order = DeviceOrder {
         id: uuid::Uuid::new_v4().to_string(),
-        by: by.to_string(),
-        at: app.clock_seconds(),
+        by: by.who.to_string(),
+        at: by.at,
         node: owner.node.clone(),
         action,
         xml: xml.to_owned(),

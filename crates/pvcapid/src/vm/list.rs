@@ -6,7 +6,7 @@ use pvc_api::vm::{Vm, VmController, VmDisk, VmNetwork, VmSnapshot, VmTag, VmVnc}
 use pvc_common::keys;
 use pvc_common::keys::values::{CommaList, Json, OrNone};
 use pvc_common::mirror::View;
-use pvc_core::guest_xml::{self, DiskSource, GuestXml, InterfaceKind};
+use pvc_core::guest_xml::{self, DiskSource, GuestXml, InterfaceKind, secrets};
 use pvc_core::ids::{NodeName, TagName, VmId};
 use pvc_core::states::{MigrationMethod, NodeSelector, VmState};
 use serde_json::{Map, Value};
@@ -102,6 +102,13 @@ pub(crate) fn one(view: &View, now: SystemTime, id: VmId) -> Result<Vm, ApiError
     Ok(assemble(id, state.value, tags, snapshots, view))
 }
 
+/// One guest, with the passwords in its XML.
+pub(crate) fn one_with_secrets(view: &View, now: SystemTime, id: VmId) -> Result<Vm, ApiError> {
+    let mut vm = one(view, now, id)?;
+    vm.xml = view.shown(&keys::domain(id).xml(), String::new());
+    Ok(vm)
+}
+
 /// A guest's tags.
 pub(crate) fn shown_tags(view: &View, id: VmId) -> Vec<VmTag> {
     view.children(&keys::domain_tags(id))
@@ -142,7 +149,9 @@ fn shown_snapshot(id: VmId, name: &str, now: SystemTime, view: &View) -> VmSnaps
 /// Puts a guest together. Nothing in here can make it vanish: what can not be read is shown as empty.
 fn assemble(id: VmId, state: VmState, tags: Vec<VmTag>, snapshots: Vec<VmSnapshot>, view: &View) -> Vm {
     let keys = keys::domain(id);
-    let xml = view.shown(&keys.xml(), String::new());
+    let stored = view.get(&keys.xml()).ok().flatten();
+    let xml_version = stored.as_ref().map(|stored| stored.version.0.into());
+    let xml = stored.map(|stored| stored.value).unwrap_or_default();
     let (guest, xml_error) = match guest_xml::parse(&xml) {
         Ok(guest) => (Some(guest), None),
         Err(error) => (None, Some(error.to_string())),
@@ -235,7 +244,8 @@ fn assemble(id: VmId, state: VmState, tags: Vec<VmTag>, snapshots: Vec<VmSnapsho
         machine: of(guest.as_ref(), |guest| &guest.machine),
         emulator: of(guest.as_ref(), |guest| &guest.emulator),
         features: guest.map(|guest| guest.features).unwrap_or_default(),
-        xml: xml.replace('"', "'"),
+        xml: secrets::mask(&xml).into_owned(),
+        xml_version,
         xml_error,
     }
 }

@@ -10,11 +10,9 @@ use pvc_core::ids::VmId;
 use pvc_core::lock_flush::{LockFlush, LockFlushState, may_flush_locks};
 use pvc_core::states::DaemonState;
 
-use super::RETRIES;
 use super::record::{Record, unknown};
 use super::transition::Force;
-use crate::access::Caller;
-use crate::app::App;
+use super::{By, RETRIES};
 use crate::error::ApiError;
 
 /// Orders the guest's node to remove the locks of its volumes.
@@ -22,12 +20,11 @@ use crate::error::ApiError;
 /// # Idempotence
 /// An order that nobody has carried out yet is answered with, without a write.
 pub(crate) async fn order<S: Store>(
-    app: &App<S>,
+    store: &S,
     id: VmId,
     force: Force,
-    by: &Caller,
+    by: &By<'_>,
 ) -> Result<LockFlush, ApiError> {
-    let store = &app.store;
     let key = keys::lock_flush(id);
     for _ in 0..RETRIES {
         let record = Record::require(store, id).await?;
@@ -57,8 +54,8 @@ pub(crate) async fn order<S: Store>(
         }
         let order = LockFlush {
             id: uuid::Uuid::new_v4().to_string(),
-            by: by.to_string(),
-            at: app.clock_seconds(),
+            by: by.who.to_string(),
+            at: by.at,
             node: node.clone(),
             force: forced,
             state: LockFlushState::Ordered,
@@ -70,7 +67,7 @@ pub(crate) async fn order<S: Store>(
         };
         match store.commit(txn).await {
             Ok(_) => {
-                tracing::warn!(vm = %id, name = %record.name, %node, forced, by = %by, "removal of locks ordered");
+                tracing::warn!(vm = %id, name = %record.name, %node, forced, by = %by.who, "removal of locks ordered");
                 return Ok(order);
             }
             // The first order of this cluster.

@@ -9,6 +9,7 @@
 //! * `locks` - removing the locks that a dead client has left.
 //! * `tags`, `rename`, `console` - what belongs to one guest.
 //! * `devices` - attaching devices to guests that run, and detaching them.
+//! * `functions` - SR-IOV functions that it names.
 //! * `needs` - what a definition names and the cluster has to have.
 //! * `meta` - how a guest is placed, moved and recovered.
 //! * `moves` - moving guests from node to node.
@@ -18,6 +19,7 @@ pub(crate) mod console;
 pub(crate) mod define;
 pub(crate) mod devices;
 pub(crate) mod entries;
+pub(crate) mod functions;
 pub(crate) mod list;
 pub(crate) mod locks;
 pub(crate) mod meta;
@@ -31,6 +33,20 @@ pub(crate) mod transition;
 pub(crate) mod undefine;
 pub(crate) mod volumes;
 pub(crate) mod wait;
+
+#[cfg(test)]
+mod interleavings;
+
+use crate::access::Caller;
+
+/// Who gives an order, and when.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct By<'a> {
+    /// Who.
+    pub(crate) who: &'a Caller,
+    /// In seconds since 1970.
+    pub(crate) at: u64,
+}
 
 /// How often a transaction is tried again after somebody else was faster.
 const RETRIES: usize = 8;

@@ -2,7 +2,7 @@
 
 use pvc_common::keys;
 use pvc_common::mirror::View;
-use pvc_common::store::{ReadError, Store, Versioned, ZnodeVersion};
+use pvc_common::store::{ReadError, Store, StoreExt as _, Versioned, ZnodeVersion};
 use pvc_core::ids::{NodeName, VmId, VmName};
 use pvc_core::records::{CephClients, Incoming, Owner};
 use pvc_core::states::{MigrationMethod, VmState};
@@ -83,6 +83,23 @@ impl Record {
     }
 }
 
+/// A value of a guest that was read apart from its record: the guest may have been removed in between.
+///
+/// # Errors
+/// 404 if it was; else those of the reading.
+pub(crate) async fn present<S: Store, T>(
+    store: &S,
+    id: VmId,
+    read: Result<T, ReadError>,
+) -> Result<T, ApiError> {
+    match read {
+        Err(ReadError::Missing { .. }) if store.get(&keys::domain(id).name()).await?.is_none() => {
+            Err(unknown(&id.to_string()))
+        }
+        other => Ok(other?),
+    }
+}
+
 /// Whether the owner has let the guest run: it does so once the guest's Ceph clients are on record.
 pub(crate) fn runs(owner: &Owner) -> bool {
     match owner.ceph_clients {
@@ -110,7 +127,7 @@ pub(crate) fn find_in<S: Store>(app: &App<S>, view: &View, vm: &str) -> Result<V
 }
 
 /// As [`find_in`], in the latest view.
-pub(crate) async fn find<S: Store>(app: &App<S>, vm: &str) -> Result<VmId, ApiError> {
+pub(crate) fn find<S: Store>(app: &App<S>, vm: &str) -> Result<VmId, ApiError> {
     find_in(app, &app.view()?, vm)
 }
 

@@ -8,7 +8,7 @@ use pvc_core::states::VmState;
 
 use super::RETRIES;
 use super::define::Others;
-use super::record::Record;
+use super::record::{self, Record};
 use crate::error::ApiError;
 use crate::snapshot::{Reading as _, Snapshot, Wanted};
 
@@ -30,11 +30,11 @@ pub(crate) async fn rename<S: Store>(store: &S, id: VmId, new: &VmName) -> Resul
         let mut wanted = Wanted::default();
         wanted.key(&keys.name()).key(&keys.xml());
         let seen = Snapshot::read(store, wanted).await?;
-        let name = seen.require(&keys.name())?;
+        let name = record::present(store, id, seen.require(&keys.name())).await?;
         if name.value != *old {
             continue;
         }
-        let xml = seen.require(&keys.xml())?;
+        let xml = record::present(store, id, seen.require(&keys.xml())).await?;
         let renamed = edit::rename(&xml.value, old.as_str(), new.as_str())
             .map_err(|error| ApiError::conflict(format!("VM {old}: {error}")))?;
         let txn = Txn::new()

@@ -93,8 +93,22 @@ pub(super) async fn write<S: Store>(
     request: Request,
     force: Force,
 ) -> Result<(Record, Step), ApiError> {
+    write_unless(store, id, request, force, |_| false).await
+}
+
+/// As [`write`], and leaves the guest as it is in states of which `so` says that they will do.
+pub(super) async fn write_unless<S: Store>(
+    store: &S,
+    id: VmId,
+    request: Request,
+    force: Force,
+    so: fn(VmState) -> bool,
+) -> Result<(Record, Step), ApiError> {
     for _ in 0..RETRIES {
         let record = Record::require(store, id).await?;
+        if so(record.state.value) {
+            return Ok((record, Step::AlreadySo));
+        }
         let step = next_step(request, record.state.value, force).map_err(|denied| {
             ApiError::conflict(format!(
                 "VM {} is in state {}: {denied}",

@@ -5,7 +5,7 @@ use pvc_common::store::{Store, StoreError, StoreExt, Txn};
 use pvc_core::ids::VmId;
 use pvc_core::states::VmState;
 
-use super::record::{Record, unknown};
+use super::record::{self, Record, unknown};
 use super::transition::{Force, Request};
 use super::{RETRIES, state, wait};
 use crate::app::App;
@@ -17,13 +17,7 @@ use crate::error::ApiError;
 /// # Cancellation
 /// The guest may be stopped and still be defined; asking again goes on from there.
 pub(crate) async fn undefine<S: Store>(app: &App<S>, id: VmId) -> Result<String, ApiError> {
-    let record = app
-        .promptly(async { Record::require(&app.store, id).await })
-        .await?;
-    if !is_at_rest(record.state.value) {
-        app.promptly(state::write(&app.store, id, Request::Stop, Force::No))
-            .await?;
-    }
+    let record = app.promptly(halt(&app.store, id)).await?;
     wait::until(app, id, app.settings.waits.stop, |record| {
         if !is_at_rest(record.state.value) {
             return Some(Err(ApiError::conflict(format!(
@@ -37,6 +31,12 @@ pub(crate) async fn undefine<S: Store>(app: &App<S>, id: VmId) -> Result<String,
     app.promptly(remove(&app.store, id)).await?;
     tracing::info!(vm = %id, name = %record.name, "VM undefined");
     Ok(format!("VM {} is undefined; its volumes are kept", record.name))
+}
+
+/// Asks for the guest to be stopped, unless it rests already.
+pub(super) async fn halt<S: Store>(store: &S, id: VmId) -> Result<Record, ApiError> {
+    let (record, _) = state::write_unless(store, id, Request::Stop, Force::No, is_at_rest).await?;
+    Ok(record)
 }
 
 /// Whether nobody works on a guest in that state, so that it stays as it is until somebody asks for something.
@@ -56,7 +56,7 @@ fn is_at_rest(state: VmState) -> bool {
     }
 }
 
-async fn remove<S: Store>(store: &S, id: VmId) -> Result<(), ApiError> {
+pub(super) async fn remove<S: Store>(store: &S, id: VmId) -> Result<(), ApiError> {
     let keys = keys::domain(id);
     for _ in 0..RETRIES {
         // Every znode is deleted at the version that was read here: if its state or owner has moved since, as when
@@ -70,9 +70,11 @@ async fn remove<S: Store>(store: &S, id: VmId) -> Result<(), ApiError> {
                 .find_map(|(found, znode)| (found == path).then_some(znode))
         };
         let state = keys.state();
-        let state = state.decode_required(at(state.path()))?.value;
+        // Level by level it was read: somebody else may have removed it on the way.
+        let state = record::present(store, id, state.decode_required(at(state.path()))).await?;
         let owner = keys.owner();
-        let owner = owner.decode_required(at(owner.path()))?.value;
+        let owner = record::present(store, id, owner.decode_required(at(owner.path()))).await?;
+        let (state, owner) = (state.value, owner.value);
         if let Some(owner) = owner {
             return Err(ApiError::conflict(format!(
                 "The VM was started on node {} while it was to be removed",

@@ -15,6 +15,7 @@ pub(crate) struct Reply {
     pub(crate) body: Value,
     pub(crate) request_id: String,
     pub(crate) retry_after: String,
+    pub(crate) location: String,
 }
 
 impl Reply {
@@ -70,6 +71,7 @@ pub(crate) fn ask_with(
         status: response.status().as_u16(),
         request_id: header("X-Request-Id"),
         retry_after: header("Retry-After"),
+        location: header("Location"),
         body: serde_json::from_str(&text).unwrap_or(Value::Null),
     }
 }

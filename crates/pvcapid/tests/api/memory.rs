@@ -12,6 +12,7 @@ use crate::common::{Cluster, TOKEN, commit, guest_xml, node, vm_id};
 struct Raw {
     status: u16,
     tag: String,
+    age: String,
     encoding: String,
     body: Vec<u8>,
 }
@@ -34,6 +35,7 @@ fn raw(cluster: &Cluster, path: &str, headers: &[(&str, &str)]) -> Raw {
     Raw {
         status: response.status().as_u16(),
         tag: header("ETag"),
+        age: header("Age"),
         encoding: header("Content-Encoding"),
         body: response
             .body_mut()
@@ -204,6 +206,19 @@ fn a_very_long_list_is_complete_and_in_order() {
     assert!(names.is_sorted());
     let again = raw(&cluster, "/api/v1/vm", &[("If-None-Match", &reply.tag)]);
     assert_eq!(again.status, 304);
+}
+
+// Who acts on what he is shown has to know that it may be of some seconds ago.
+#[test]
+fn a_reply_says_how_old_it_may_be() {
+    let cluster = Cluster::start();
+    let age = |path: &str| raw(&cluster, path, &[]).age.parse::<u64>().ok();
+    eventually(|| age("/api/v1/node") == Some(0));
+    assert_eq!(age("/api/v1/node/none"), None, "nothing is shown");
+    cluster.server.lose_quorum();
+    eventually(|| age("/api/v1/node").is_some_and(|age| age >= 2));
+    cluster.server.restore_quorum();
+    eventually(|| age("/api/v1/status") == Some(0));
 }
 
 #[test]

@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use pvc_common::keys;
 use pvc_common::keys::values::CommaList;
+use pvc_common::store::Txn;
 use pvc_core::records::{Incoming, Record};
 use pvc_core::states::{DomainState, MigrationMethod, VmState};
 use serde_json::json;
 
 use crate::client::{Reply, define, eventually, get, post};
-use crate::common::{Cluster, guest_xml, incarnation, node, vm_id};
+use crate::common::{Cluster, commit, guest_xml, incarnation, node, vm_id};
 
 /// A guest that runs on hv1.
 fn running(cluster: &Cluster, index: u8) -> String {
@@ -252,9 +253,13 @@ fn fifty_who_wait_for_migrations_hold_up_nobody() {
         assert!(!waiting[0].is_finished());
         // One is called off by its node, and said why.
         let keys50 = keys::domain(vm_id(50));
-        cluster.set(&keys50.failed_reason(), &"three tries failed".to_owned());
-        cluster.set(&keys50.node(), &node("hv1"));
-        cluster.set(&keys50.state(), &VmState::Start);
+        commit(
+            &cluster.store,
+            Txn::new()
+                .overwrite(&keys50.failed_reason(), &"three tries failed".to_owned())
+                .overwrite(&keys50.node(), &node("hv1"))
+                .overwrite(&keys50.state(), &VmState::Start),
+        );
         for index in 1..=49 {
             let keys = keys::domain(vm_id(index));
             let target = cluster.value(&keys.node());

@@ -159,6 +159,12 @@ fn locks_are_flushed_by_the_guest_s_node_and_never_under_an_owner() {
     assert_eq!(first.status, 202, "{first:?}");
     assert_eq!(first.body["task_name"], json!("vm.flush_locks"));
     assert_eq!(first.body["run_on"], json!("hv1"));
+    let task = first.body["task_id"].as_str().unwrap();
+    assert_eq!(first.location, format!("/api/v1/tasks/{task}"));
+    assert_eq!(
+        get(&cluster, &format!("/tasks/{task}")).body["state"],
+        json!("PENDING")
+    );
     assert_eq!(ask(&[]).body, first.body, "asked for twice");
     let shown = get(&cluster, "/vm/web/locks").body;
     assert_eq!(shown["state"], json!("ordered"));

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use futures::executor::block_on;
 use pvc_common::clock::{Clock, HostClock};
 use pvc_common::faults::{self, Fault};
 use pvc_common::keys;
+use pvc_common::store::StoreExt as _;
 use pvc_core::states::{DaemonState, VmState};
 use serde_json::json;
 
@@ -121,6 +123,9 @@ fn without_quorum_every_route_answers_within_two_seconds() {
 fn a_write_whose_outcome_is_unknown_is_told_as_such() {
     let cluster = Cluster::start();
     assert_eq!(define(&cluster, &guest_xml("web", vm_id(1), ""), &[]).status, 200);
+    // The next write is to be that of the request, not the log's of the one before.
+    let notes = || block_on(cluster.store.children_as(&keys::audit_notes())).unwrap();
+    eventually(|| notes().is_empty());
     cluster
         .api
         .hide_next_write(pvc_common::store::memory::Fate::Applied);

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use pvc_common::clock::Clock;
 use pvc_common::keys;
+use pvc_common::keys::values::CommaList;
 use pvc_common::pause;
 use pvc_common::store::{Applied, ReadError, Store, StoreError, StoreExt as _, Txn, Versioned, ZnodeVersion};
 use pvc_core::device_order::{
     DeviceAction, DeviceOrder, DeviceOrderState, DeviceStep, DeviceView, Fresh, Opens, Plugged, Tried,
     may_begin, next_device_step,
 };
-use pvc_core::guest_xml::{Attachment, Device, DiskAccess, parse_device};
+use pvc_core::guest_xml::{self, Attachment, Device, DiskAccess, parse_device};
 use pvc_core::ids::{CephClient, VolumeId};
 use pvc_core::records::{CephClients, Owner};
 use pvc_core::time::BootTime;
@@ -443,6 +444,29 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Work<'_, S, C, H, T> {
         }
     }
 
+    /// What takes the detached volume off the guest's list, if its definition does not have it any more: others may be given
+    /// it from then on.
+    async fn unlisted(&self) -> Result<Txn, TaskError> {
+        let Some((volume, _)) = self.device.volume() else {
+            return Ok(Txn::new());
+        };
+        let domain = keys::domain(self.task.vm);
+        let store = &self.parts.store;
+        let xml = store.require(&domain.xml()).await.map_err(TaskError::Read)?;
+        let listed = store.require(&domain.volumes()).await.map_err(TaskError::Read)?;
+        let taken_out = guest_xml::parse(&xml.value)
+            .is_ok_and(|guest| !guest.volumes().any(|(defined, _)| defined == volume));
+        if !taken_out || !listed.value.0.contains(volume) {
+            return Ok(Txn::new());
+        }
+        let rest = listed.value.0.iter().filter(|other| *other != volume);
+        let rest = CommaList(rest.cloned().collect());
+        Ok(Txn::new()
+            .check(&domain.owner(), self.owner_version)
+            .check(&domain.xml(), xml.version)
+            .set(&domain.volumes(), &rest, listed.version))
+    }
+
     async fn close(&mut self, state: DeviceOrderState) -> Result<Progress, TaskError> {
         let vm = self.task.vm;
         let device = self.device.describe();
@@ -457,8 +481,14 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Work<'_, S, C, H, T> {
                 info!(%vm, action = ?self.order.action, device, "a device order is done");
             }
         }
+        let detached = state == DeviceOrderState::Done && self.order.action == DeviceAction::Detach;
+        let unlisted = if detached {
+            self.unlisted().await?
+        } else {
+            Txn::new()
+        };
         self.order.state = state;
-        let txn = Txn::new().set(&keys::device_order(vm), &Some(self.order.clone()), self.version);
+        let txn = unlisted.set(&keys::device_order(vm), &Some(self.order.clone()), self.version);
         match self.parts.store.commit(txn).await {
             Ok(_) => Ok(Progress::Over(TaskOutcome::Done)),
             Err(error @ StoreError::Unknown { .. }) => Err(TaskError::Write(error)),

@@ -10,6 +10,7 @@ use pvc_common::keys;
 use pvc_common::pause;
 use pvc_common::store::{ReadError, Store, StoreExt as _, Txn, Watch as _, ZnodeVersion};
 use pvc_core::fence::Proof;
+use pvc_core::guest_xml::DiskAccess;
 use pvc_core::ids::{CephClient, VmId, VolumeId};
 use pvc_core::records::{CephClients, HandOver, Incoming, Owner};
 use pvc_core::states::VmState;
@@ -148,7 +149,16 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Receiving<'_, S, C, H, T> {
     async fn volumes(&mut self) -> Result<Option<Volumes>, TaskError> {
         if self.volumes.is_none() {
             match read_volumes(self.parts, self.vm).await {
-                Ok((_, volumes)) => self.volumes = Some(volumes),
+                Ok((_, mut volumes)) => {
+                    // What was taken out of the definition while the guest ran comes along: its client has to be on record
+                    // as well. It is not waited for, since it may have been detached.
+                    let listed = keys::domain(self.vm).volumes();
+                    let listed = self.parts.store.require(&listed).await.map_err(TaskError::Read)?;
+                    for volume in listed.value.0 {
+                        volumes.entry(volume).or_insert(DiskAccess::ReadOnly);
+                    }
+                    self.volumes = Some(volumes);
+                }
                 Err(VolumesError::Read(error)) => return Err(TaskError::Read(error)),
                 Err(error @ VolumesError::Definition(_)) => {
                     warn!(vm = %self.vm, %error, "a guest can't be received");

@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use pvc_common::clock::Clock;
 use pvc_common::keys;
+use pvc_common::keys::values::CommaList;
 use pvc_common::pause;
 use pvc_common::store::{Store, StoreError, StoreExt as _, Txn, ZnodeVersion};
 use pvc_core::guest_xml::DiskAccess;
@@ -130,6 +131,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Starting<'_, S, C, H, T> {
     async fn run(&mut self) -> Result<(), Stop> {
         let vm = self.task.vm;
         let (xml, volumes) = read_volumes(self.parts, vm).await?;
+        self.list_volumes(&xml, &volumes).await?;
         let before = self.second_look(&volumes).await?;
         if has_process(self.parts, vm)? {
             return Err(Stop::Later("a process of it is already on this node".to_owned()));
@@ -159,6 +161,46 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Starting<'_, S, C, H, T> {
         info!(%vm, "a guest runs");
         publish_vnc(self.parts, vm).await;
         Ok(())
+    }
+
+    /// The guest's record lists those volumes and no others: what was taken out of the definition is not opened any more.
+    async fn list_volumes(&self, xml: &str, volumes: &Volumes) -> Result<(), Stop> {
+        let domain = keys::domain(self.task.vm);
+        let listed = self
+            .parts
+            .store
+            .require(&domain.volumes())
+            .await
+            .map_err(TaskError::Read)?;
+        if listed.value.0.len() == volumes.len()
+            && listed.value.0.iter().all(|volume| volumes.contains_key(volume))
+        {
+            return Ok(());
+        }
+        let stored = self
+            .parts
+            .store
+            .require(&domain.xml())
+            .await
+            .map_err(TaskError::Read)?;
+        if stored.value != xml {
+            return Err(Stop::Later("its definition was changed meanwhile".to_owned()));
+        }
+        let txn = Txn::new()
+            .check(&domain.owner(), self.version)
+            .check(&domain.xml(), stored.version)
+            .set(
+                &domain.volumes(),
+                &CommaList(volumes.keys().cloned().collect()),
+                listed.version,
+            );
+        match self.parts.store.commit(txn).await {
+            Ok(_) => Ok(()),
+            Err(error @ (StoreError::BadVersion { .. } | StoreError::NoNode { .. })) => {
+                Err(Stop::Moved(error))
+            }
+            Err(error) => Err(Stop::Error(error.into())),
+        }
     }
 
     async fn put_clients_on_record(

@@ -6,7 +6,7 @@ use pvc_api::task::{TaskBrief, TaskStatus, Tasks};
 use serde_json::Value;
 
 use crate::client::{segment, typed};
-use crate::error::Result;
+use crate::error::{CliError, Result};
 use crate::output::{self, Format, Lines, formats};
 use crate::session::Session;
 use crate::task;
@@ -15,7 +15,7 @@ use crate::watch;
 
 #[derive(Debug, Args)]
 pub(crate) struct Task {
-    /// Follow this task; all are listed if none is named
+    /// Follow this task; all are listed if none is named, or 'list'
     task_id: Option<String>,
     /// Wait until it is done (this is so unless --no-wait is given)
     #[arg(long, overrides_with = "no_wait")]
@@ -27,14 +27,18 @@ pub(crate) struct Task {
     #[arg(short, long, default_value = "pretty", value_parser = formats(&["pretty", "raw", "json", "json-pretty"]))]
     format: Format,
     /// Show the list again whenever something changes, until Ctrl-C
-    #[arg(long, conflicts_with = "task_id")]
+    #[arg(long)]
     watch: bool,
 }
 
 impl Task {
     pub(crate) fn run(&self, session: &Session) -> Result<()> {
-        match &self.task_id {
+        // No task has that identity: identities are eight digits.
+        match self.task_id.as_deref().filter(|id| *id != "list") {
             None => watch::show(session, self.watch, || self.list(session)),
+            Some(_) if self.watch => Err(CliError::usage(
+                "--watch is for the list of tasks; a task is followed anyway",
+            )),
             Some(id) if self.no_wait => self.show(session, id),
             Some(id) => task::follow(session, id, ""),
         }

@@ -78,8 +78,7 @@ pub(crate) fn apply(
     let runs = vm.state == VmState::Start;
     let hotplug = if runs { hotplug } else { Hotplug::None };
     let restart = runs && restarts(session, vm, hotplug, when)?;
-    let form = [("xml", xml), ("restart", if restart { "true" } else { "false" })];
-    session.say(&session.client.put(&path(&vm.name), &form)?);
+    session.say(&replace_xml(session, vm, xml, restart)?);
     let (method, device) = match hotplug {
         // A restart makes it apply as well, and not in two ways at a time.
         Hotplug::Attach(_) | Hotplug::Detach(_) if restart => return Ok(()),
@@ -110,6 +109,16 @@ pub(crate) fn apply(
                 ),
             )
         })
+}
+
+/// Stores a new XML in the place of the one that was read, unless somebody has changed that meanwhile. Answers in words.
+pub(super) fn replace_xml(session: &Session, vm: &Vm, xml: &str, restart: bool) -> Result<String> {
+    let version = vm.xml_version.map(|version| version.to_string());
+    let mut form = vec![("xml", xml), ("restart", if restart { "true" } else { "false" })];
+    if let Some(version) = &version {
+        form.push(("xml_version", version));
+    }
+    session.client.put(&path(&vm.name), &form)
 }
 
 /// Whether the guest is restarted. A question that nobody is there to answer is taken as no: the guest runs on.

@@ -4,8 +4,10 @@ use std::fs;
 use std::path::PathBuf;
 
 use clap::Args;
+use pvc_api::vm::Vm;
 
-use super::read;
+use super::path;
+use crate::client::{only, typed};
 use crate::error::{CliError, Result};
 use crate::output;
 use crate::session::Session;
@@ -17,11 +19,15 @@ pub(crate) struct Dump {
     /// Save it in this file
     #[arg(short, long)]
     file: Option<PathBuf>,
+    /// Show the passwords in it (for the role admin)
+    #[arg(long)]
+    secrets: bool,
 }
 
 impl Dump {
     pub(crate) fn run(&self, session: &Session) -> Result<()> {
-        let vm = read(session, &self.domain)?;
+        let query: &[(&str, &str)] = if self.secrets { &[("secrets", "true")] } else { &[] };
+        let vm: Vm = typed(only(session.client.get(&path(&self.domain), query)?))?;
         let text = format!("{}\n", vm.xml.trim_end());
         let Some(file) = &self.file else {
             output::print(&text);

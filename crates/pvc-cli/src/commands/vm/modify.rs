@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 use pvc_core::states::VmState;
 
-use super::{path, read, read_xml};
+use super::change::replace_xml;
+use super::{read, read_xml};
 use crate::confirm::{Answer, Asking, confirm};
 use crate::diff;
 use crate::editor;
@@ -44,9 +45,7 @@ impl Modify {
             Some(file) => read_xml(file)?,
             None => editor::edit(&format!("{}.xml", vm.name), &vm.xml)?,
         };
-        // The API shows the present XML with single quotes; quotes alone are no difference.
-        let shown = new.replace('"', "'");
-        let changes = diff::lines(&vm.xml, &shown);
+        let changes = diff::lines(&vm.xml, &new);
         if diff::is_same(&changes) {
             session.say("Nothing has changed");
             return Ok(());
@@ -64,11 +63,7 @@ impl Modify {
                 &format!("Restart VM {domain}, so that the change applies now?"),
                 session.asking(self.yes || self.confirm_restart),
             )? == Answer::Yes;
-        let form = [
-            ("xml", new.as_str()),
-            ("restart", if restart { "true" } else { "false" }),
-        ];
-        session.say(&session.client.put(&path(domain), &form)?);
+        session.say(&replace_xml(session, &vm, &new, restart)?);
         Ok(())
     }
 }

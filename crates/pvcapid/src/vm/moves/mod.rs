@@ -15,7 +15,7 @@ use pvc_common::keys;
 use pvc_common::placement::{Choice, Places, Unplaced, read_candidates};
 use pvc_common::store::{Store, StoreError, Txn};
 use pvc_core::ids::{NodeName, VmId};
-use pvc_core::placement::Obstacle;
+use pvc_core::placement::{Obstacle, Wish};
 use pvc_core::states::{DomainState, VmState};
 
 use self::decide::{Already, Denied, Guest, Plan, Process, To, plan};
@@ -28,7 +28,7 @@ use crate::error::ApiError;
 
 /// What was asked for, once it is written.
 #[derive(Debug)]
-enum Ordered {
+pub(super) enum Ordered {
     /// It was so already, or there is nothing to wait for; in words.
     Nothing(String),
     /// The guest is on its way to that node; in words.
@@ -55,7 +55,7 @@ pub(crate) async fn request<S: Store>(
     }
 }
 
-async fn order<S: Store>(store: &S, id: VmId, request: &MoveRequest) -> Result<Ordered, ApiError> {
+pub(super) async fn order<S: Store>(store: &S, id: VmId, request: &MoveRequest) -> Result<Ordered, ApiError> {
     for _ in 0..RETRIES {
         let record = Record::require(store, id).await?;
         let name = &record.name;
@@ -84,10 +84,18 @@ async fn order<S: Store>(store: &S, id: VmId, request: &MoveRequest) -> Result<O
             },
             Plan::Go { to, home, state } => (to, home, state),
         };
+        let settings = read_settings(store, id).await?;
         let places = read_candidates(store, &std::collections::BTreeSet::new()).await?;
-        let choice = choose(&places, id, &record, to, request.force)?;
+        let Some(wish) = places.wish(id, vec![record.node.value.clone()]) else {
+            // Removed meanwhile, or one that nobody can place.
+            Record::require(store, id).await?;
+            return Err(ApiError::conflict(format!(
+                "VM {name}: its definition can not be read"
+            )));
+        };
+        let choice = choose(&places, &wish, &record, to, request.force)?;
         let target = choice.node.clone();
-        let txn = places.reserve(going(id, &record, &target, home, state), &choice);
+        let txn = places.reserve(going(id, &record, &target, home, state).and(settings), &choice);
         match store.commit(txn).await {
             Ok(_) => {
                 tracing::info!(
@@ -114,6 +122,26 @@ async fn order<S: Store>(store: &S, id: VmId, request: &MoveRequest) -> Result<O
         }
     }
     Err(ApiError::busy("The VM or its new node"))
+}
+
+/// Checks that the guest's settings are as they are now: what is placed by them, read after this, is placed by these.
+async fn read_settings<S: Store>(store: &S, id: VmId) -> Result<Txn, ApiError> {
+    let keys = keys::domain(id);
+    let paths = [
+        keys.node_limit().path(),
+        keys.node_selector().path(),
+        keys.anti_affinity().path(),
+    ]
+    .map(str::to_owned);
+    let znodes = store.read_many(&paths).await?;
+    // What is not there can't be named; the guest has been removed then.
+    Ok(paths
+        .into_iter()
+        .zip(znodes)
+        .filter_map(|(path, znode)| Some((path, znode?)))
+        .fold(Txn::new(), |txn, (path, znode)| {
+            txn.check_path(path, znode.version)
+        }))
 }
 
 fn guest(record: &Record) -> Guest<'_> {
@@ -146,14 +174,11 @@ fn denied_text(name: &str, denied: &Denied) -> ApiError {
 }
 
 /// The target, with all that a reservation there depends on.
-fn choose(places: &Places, id: VmId, record: &Record, to: To, force: Force) -> Result<Choice, ApiError> {
+fn choose(places: &Places, wish: &Wish, record: &Record, to: To, force: Force) -> Result<Choice, ApiError> {
     let name = &record.name;
-    let wish = places
-        .wish(id, vec![record.node.value.clone()])
-        .ok_or_else(|| ApiError::conflict(format!("VM {name}: its definition can not be read")))?;
     match to {
         To::Best => places
-            .choose(&wish)
+            .choose(wish)
             .map_err(|no_place| ApiError::conflict(format!("VM {name} can not be moved: {no_place}"))),
         To::Named(node) => {
             // One that should run starts there at once, if it does not run yet.
@@ -166,7 +191,7 @@ fn choose(places: &Places, id: VmId, record: &Record, to: To, force: Force) -> R
                 }
             };
             places
-                .named(&wish, &node, passed_over)
+                .named(wish, &node, passed_over)
                 .map_err(|unplaced| match &unplaced {
                     Unplaced::NotOpen { .. } => {
                         ApiError::invalid("node", format!("VM {name} can not be moved: {unplaced}"))

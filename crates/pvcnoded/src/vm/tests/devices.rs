@@ -1,6 +1,7 @@
 //! Devices attached to a guest that runs, and detached from it: whatever is done to agent, store, libvirt and Ceph
 //! meanwhile, no vCPU runs with a Ceph client that is on no record.
 
+use pvc_common::keys::values::CommaList;
 use pvc_core::device_order::{DeviceAction, DeviceOrder, DeviceOrderState};
 use pvc_core::guest_xml::{Attachment, edit, parse_device};
 
@@ -153,6 +154,76 @@ fn a_volume_is_attached_with_its_client_on_record_and_detached_again() {
     }
     assert_eq!(cluster.happened().len(), 6, "{:?}", cluster.happened());
     cluster.check_one_runner();
+}
+
+impl Cluster {
+    /// As the API does when a disk is taken out of the definition of a guest that runs: the volume stays on its list.
+    fn take_out(&self) {
+        self.define(&xml());
+        let listed = CommaList(vec![volume(), data()]);
+        let txn = Txn::new().overwrite(&keys::domain(VM).volumes(), &listed);
+        self.clock.run(secs(1), self.admin.commit(txn)).unwrap().unwrap();
+    }
+
+    fn with_second_volume_taken_out() -> Cluster {
+        let mut cluster = Cluster::with_running_guest();
+        cluster.order(DeviceAction::Attach, &with_data().device);
+        assert_eq!(cluster.until_closed(secs(10)), DeviceOrderState::Done);
+        cluster.take_out();
+        cluster
+    }
+
+    fn listed(&self) -> Vec<VolumeId> {
+        self.read(&keys::domain(VM).volumes()).value.0
+    }
+}
+
+// Another guest that was given the volume while this one has it open would destroy it; one that is refused a volume which
+// nobody has open any more is an administrator who can't go on.
+#[test]
+fn a_volume_that_was_taken_out_of_the_definition_is_given_up_when_it_is_closed() {
+    let mut cluster = Cluster::with_second_volume_taken_out();
+    cluster.run_checked(secs(5));
+    assert_eq!(cluster.listed(), [volume(), data()], "it is open");
+    cluster.order(DeviceAction::Detach, &with_data().device);
+    assert_eq!(cluster.until_closed(secs(10)), DeviceOrderState::Done);
+    assert_eq!(cluster.listed(), [volume()]);
+
+    let mut cluster = Cluster::with_second_volume_taken_out();
+    cluster.ask(VmState::Restart);
+    cluster.wait_until("restarted", secs(240), |cluster| {
+        cluster.state() == VmState::Start && cluster.runs_on(0) && !cluster.has(&with_data().device)
+    });
+    assert_eq!(cluster.listed(), [volume()]);
+
+    // What is in the definition is not given up by detaching it.
+    let mut cluster = Cluster::with_running_guest();
+    let listed = CommaList(vec![volume(), data()]);
+    let txn = Txn::new().overwrite(&keys::domain(VM).volumes(), &listed);
+    cluster
+        .clock
+        .run(secs(1), cluster.admin.commit(txn))
+        .unwrap()
+        .unwrap();
+    cluster.order(DeviceAction::Detach, &with_data().device);
+    assert_eq!(cluster.until_closed(secs(10)), DeviceOrderState::Done);
+    assert_eq!(cluster.listed(), [volume(), data()]);
+}
+
+// It comes along with the guest: a node that does not put its client on record there can't be fenced.
+#[test]
+fn a_guest_is_moved_with_a_volume_that_was_taken_out_of_its_definition() {
+    let mut cluster = Cluster::with_second_volume_taken_out();
+    cluster.migrate(VmState::Migrate, 1, Some(0));
+    cluster.wait_until("moved", secs(60), |cluster| {
+        cluster.runs_on(1) && cluster.state() == VmState::Start && cluster.incoming().is_none()
+    });
+    cluster.run_checked(secs(5));
+    assert_eq!(
+        cluster.hosts[1].hypervisor.clients(VM).len(),
+        2,
+        "both are open there"
+    );
 }
 
 #[test]
