@@ -93,7 +93,12 @@ pub(super) async fn order<S: Store>(store: &S, id: VmId, request: &MoveRequest) 
                 "VM {name}: its definition can not be read"
             )));
         };
-        let choice = choose(&places, &wish, &record, to, request.force)?;
+        let choice = match choose(&places, &wish, &record, to, request.force) {
+            Ok(choice) => choice,
+            // Refused by settings that may be younger than the record: that holds only if the record is still as it was.
+            Err(refused) if is_unchanged(store, id, &record).await? => return Err(refused),
+            Err(_) => continue,
+        };
         let target = choice.node.clone();
         let txn = places.reserve(going(id, &record, &target, home, state).and(settings), &choice);
         match store.commit(txn).await {
@@ -246,6 +251,16 @@ fn passed_over_while_stopped(obstacle: &Obstacle) -> bool {
         | Obstacle::Full { .. }
         | Obstacle::Together { .. } => true,
     }
+}
+
+/// Whether the record is as it was read.
+async fn is_unchanged<S: Store>(store: &S, id: VmId, record: &Record) -> Result<bool, ApiError> {
+    let now = Record::require(store, id).await?;
+    Ok(now.state.version == record.state.version
+        && now.node.version == record.node.version
+        && now.last_node.version == record.last_node.version
+        && now.owner.version == record.owner.version
+        && now.incoming.version == record.incoming.version)
 }
 
 /// All that the decision depended on is as it was read.

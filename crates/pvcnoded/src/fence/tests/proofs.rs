@@ -36,7 +36,9 @@ fn a_fenced_node_that_is_off_again_at_once_is_switched_on_once_more() {
     let mut cluster = Cluster::new();
     cluster.hosts[2].starts = Starts::OffAgain(1);
     cluster.power_off(2);
-    cluster.wait_until("switched on twice", secs(120), |cluster| orders_on(cluster, 2) == 2);
+    cluster.wait_until("switched on twice", secs(120), |cluster| {
+        orders_on(cluster, 2) == 2
+    });
     cluster.wait_until("back", secs(60), |cluster| {
         cluster.read(&keys::node(&name(2)).daemon_state()) == DaemonState::Run
     });
