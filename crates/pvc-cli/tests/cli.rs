@@ -276,7 +276,7 @@ fn a_definition_is_dumped_and_modified() {
     std::fs::write(&file, dumped.replace(">512<", ">1024<")).unwrap();
     let refused = pvc(&cluster, &["vm", "modify", "web1", path]);
     assert_eq!(refused.code, 2, "nobody is there to confirm: {refused:?}");
-    assert!(refused.err.contains("- <memory unit='MiB'>512"), "{refused:?}");
+    assert!(refused.err.contains("- <memory unit=\"MiB\">512"), "{refused:?}");
     done(&cluster, &["vm", "modify", "web1", path, "-y"]);
     assert!(done(&cluster, &["vm", "dump", "web1"]).contains(">1024<"));
 
