@@ -72,7 +72,8 @@ impl Body {
         }
     }
 
-    fn plain(&self) -> &Bytes {
+    /// As it is sent to a client that takes nothing else.
+    pub(crate) fn plain(&self) -> &Bytes {
         self.plain.get_or_init(|| match &self.of {
             Source::Whole(text) => text.clone(),
             Source::List(elements) => {
@@ -156,10 +157,18 @@ fn send(response: &mut HttpResponseBuilder, body: Bytes) -> HttpResponse {
     if body.len() <= PIECE {
         return response.body(body);
     }
-    let length = u64::try_from(body.len()).unwrap_or(u64::MAX);
-    let pieces = (0..body.len()).step_by(PIECE).map(move |from| {
-        let to = (from + PIECE).min(body.len());
-        Ok::<Bytes, Infallible>(body.slice(from..to))
+    send_parts(response, vec![body])
+}
+
+/// The reply whose body is these parts, one after the other.
+pub(crate) fn send_parts(response: &mut HttpResponseBuilder, parts: Vec<Bytes>) -> HttpResponse {
+    let length = parts.iter().map(Bytes::len).sum::<usize>();
+    let length = u64::try_from(length).unwrap_or(u64::MAX);
+    let pieces = parts.into_iter().flat_map(|part| {
+        (0..part.len()).step_by(PIECE).map(move |from| {
+            let to = (from + PIECE).min(part.len());
+            Ok::<Bytes, Infallible>(part.slice(from..to))
+        })
     });
     response.body(SizedStream::new(length, stream::iter(pieces)))
 }

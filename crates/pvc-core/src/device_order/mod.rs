@@ -94,7 +94,7 @@ impl DeviceOrderState {
     }
 
     /// The claim under which work was begun; none before that and after the end.
-    fn epoch(&self) -> Option<u64> {
+    pub fn epoch(&self) -> Option<u64> {
         match self {
             DeviceOrderState::Working { epoch, .. } | DeviceOrderState::Recorded { epoch } => Some(*epoch),
             DeviceOrderState::Ordered | DeviceOrderState::Done | DeviceOrderState::Failed { .. } => None,

@@ -20,6 +20,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, SystemTime};
 
+use actix_web::web::Bytes;
 use futures::future::join_all;
 use pvc_common::clock::Clock;
 use pvc_common::keys;
@@ -44,12 +45,18 @@ const ZOOKEEPER_PORT: u16 = 9141;
 const SOURCE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Counts and health.
-pub(crate) fn health(view: &View) -> Result<String, ApiError> {
-    Ok(health::health(&status::read(view)?))
+pub(crate) fn health<S: Store>(app: &App<S>, view: &View) -> Result<Bytes, ApiError> {
+    app.text("metrics/health", view, || {
+        Ok(health::health(&status::read(view)?))
+    })
 }
 
 /// Figures of nodes, guests, OSDs and pools.
-pub(crate) fn resource(view: &View, now: SystemTime) -> Result<String, ApiError> {
+pub(crate) fn resource<S: Store>(app: &App<S>, view: &View) -> Result<Bytes, ApiError> {
+    app.text("metrics/resource", view, || resources(view, app.clock.wall()))
+}
+
+fn resources(view: &View, now: SystemTime) -> Result<String, ApiError> {
     let vms = list::list(view, &VmFilter::default())?
         .into_iter()
         .map(|id| {
@@ -107,12 +114,11 @@ pub(crate) fn daemon<S: Store>(app: &App<S>, instruments: &Instruments) -> Strin
     text
 }
 
-/// Everything. Ceph's and ZooKeeper's part is left out while they do not answer.
-pub(crate) async fn all<S: Store>(app: &App<S>, instruments: &Instruments) -> Result<String, ApiError> {
+/// Everything, in parts. Ceph's and ZooKeeper's part is left out while they do not answer.
+pub(crate) async fn all<S: Store>(app: &App<S>, instruments: &Instruments) -> Result<Vec<Bytes>, ApiError> {
     let view = app.view()?;
-    let mut text = health(&view)?;
-    text.push_str(&resource(&view, app.clock.wall())?);
-    text.push_str(&daemon(app, instruments));
+    let (health, resource) = (health(app, &view)?, resource(app, &view)?);
+    let mut text = daemon(app, instruments);
     let (ceph, zookeeper) = futures::join!(ceph(app), zookeeper(app));
     let mut up = Exposition::default();
     let mut samples = up.gauge(
@@ -129,7 +135,7 @@ pub(crate) async fn all<S: Store>(app: &App<S>, instruments: &Instruments) -> Re
             text.push('\n');
         }
     }
-    Ok(text)
+    Ok(vec![health, resource, text.into()])
 }
 
 /// What Ceph's active manager tells. A manager that stands by answers with nothing, so all nodes are asked.

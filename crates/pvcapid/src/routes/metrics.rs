@@ -1,9 +1,9 @@
 //! Metrics, in the text format of Prometheus. Answered without a token, as in PVC 1.0.3; `subsystem.enable_prometheus`
 //! switches them off.
 
+use actix_web::web::Bytes;
 use actix_web::{HttpResponse, web};
 use pvc_api::message::ErrorReply;
-use pvc_common::clock::Clock;
 use pvc_common::store::Store;
 use utoipa::OpenApi;
 
@@ -11,6 +11,7 @@ use super::resource;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::metrics::{self, CONTENT_TYPE, Instruments};
+use crate::reply;
 
 /// Adds these routes.
 pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
@@ -31,8 +32,12 @@ pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
 )]
 pub(crate) struct Document;
 
-fn text(text: String) -> HttpResponse {
-    HttpResponse::Ok().content_type(CONTENT_TYPE).body(text)
+fn text(text: impl Into<Bytes>) -> HttpResponse {
+    parts(vec![text.into()])
+}
+
+fn parts(parts: Vec<Bytes>) -> HttpResponse {
+    reply::send_parts(HttpResponse::Ok().content_type(CONTENT_TYPE), parts)
 }
 
 /// Whether metrics are served at all.
@@ -61,7 +66,7 @@ pub(crate) async fn all<S: Store>(
 ) -> Result<HttpResponse, ApiError> {
     enabled(&app)?;
     let found = metrics::all(&app, &instruments).await?;
-    Ok(text(found))
+    Ok(parts(found))
 }
 
 /// Counts and health.
@@ -75,7 +80,7 @@ pub(crate) async fn all<S: Store>(
 )]
 pub(crate) async fn health<S: Store>(app: web::Data<App<S>>) -> Result<HttpResponse, ApiError> {
     enabled(&app)?;
-    let found = metrics::health(&app.view()?)?;
+    let found = metrics::health(&app, &app.view()?)?;
     Ok(text(found))
 }
 
@@ -90,7 +95,7 @@ pub(crate) async fn health<S: Store>(app: web::Data<App<S>>) -> Result<HttpRespo
 )]
 pub(crate) async fn resources<S: Store>(app: web::Data<App<S>>) -> Result<HttpResponse, ApiError> {
     enabled(&app)?;
-    let found = metrics::resource(&app.view()?, app.clock.wall())?;
+    let found = metrics::resource(&app, &app.view()?)?;
     Ok(text(found))
 }
 

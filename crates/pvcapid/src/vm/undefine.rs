@@ -81,6 +81,14 @@ pub(super) async fn remove<S: Store>(store: &S, id: VmId) -> Result<(), ApiError
                 owner.node
             )));
         }
+        let incoming = keys.incoming();
+        let incoming = record::present(store, id, incoming.decode_required(at(incoming.path()))).await?;
+        if let Some(incoming) = incoming.value {
+            return Err(ApiError::conflict(format!(
+                "The VM was on its way to node {} while it was to be removed",
+                incoming.target
+            )));
+        }
         if !is_at_rest(state) {
             return Err(ApiError::conflict(format!(
                 "The VM went to state {state} while it was to be removed"

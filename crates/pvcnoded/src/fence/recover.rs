@@ -4,7 +4,7 @@
 //! left there is not, and stops this guest's recovery alone); then one transaction takes its owner away, places it with
 //! a reservation, and lets it start. Volumes are cleared for several guests at a time, highest priority first.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures::stream::{self, StreamExt as _};
 use pvc_common::clock::Clock;
@@ -327,6 +327,19 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             Ok(parsed) => parsed,
             Err(error) => return Cleared::Never(format!("its definition: {error}")),
         };
+        let listed = match self.store.get(&keys::domain(guest.vm).volumes()).await {
+            Ok(listed) => listed.map(|listed| listed.value.0).unwrap_or_default(),
+            Err(ReadError::Store(error)) => return Cleared::Later(error.to_string()),
+            Err(error) => return Cleared::Never(error.to_string()),
+        };
+        let mut volumes: BTreeMap<VolumeId, DiskAccess> = parsed
+            .volumes()
+            .map(|(volume, access)| (volume.clone(), access))
+            .collect();
+        // Taken out of the definition while it ran. It is not started with them, so others on them are no obstacle.
+        for volume in listed {
+            volumes.entry(volume).or_insert(DiskAccess::Shared);
+        }
         let mut recorded: Vec<CephClient> = Vec::new();
         let on_record = [
             guest
@@ -350,7 +363,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             let mut theirs: Vec<CephClient> = Vec::new();
             let mut locks: Vec<(VolumeId, RbdLock)> = Vec::new();
             let mut foreign = None;
-            for (volume, access) in parsed.volumes() {
+            for (volume, access) in &volumes {
                 let seen = match self.storage.volume_use(volume).await {
                     Ok(seen) => seen,
                     // Its start will say so.
@@ -369,7 +382,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
                     if is_victims || !stands(Protection::OnlyVictimsLocks) {
                         theirs.push(client);
                         locks.extend(lock.map(|lock| (volume.clone(), lock)));
-                    } else if access != DiskAccess::Shared && !others_may {
+                    } else if *access != DiskAccess::Shared && !others_may {
                         foreign = Some(format!(
                             "volume {volume} is in use by {client}, which is not of {}",
                             victim.node

@@ -607,8 +607,6 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
                 }
                 FenceStep::Finish => self.finish(&mut book, &victim).await?,
                 FenceStep::PowerOn => {
-                    let memory = self.memory.entry(node.clone()).or_default();
-                    memory.switched_on = Some(parts.clock.now());
                     self.power_on(&mut book, &victim).await?;
                     return Ok(());
                 }
@@ -746,17 +744,22 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
     /// Guests of it can't be recovered for now. Its record stays open, which keeps it from starting or claiming anything,
     /// so it may as well be on: what is missing may be its OSDs, and its next boot is a proof of its own.
     async fn switch_on_early(
-        &self,
+        &mut self,
         book: &mut FenceBook<'_, S, C>,
         victim: &Victim,
     ) -> Result<(), FenceError> {
-        let due = book
-            .record
-            .as_ref()
-            .is_some_and(|record| record.power == PowerTrack::Off && record.restart == RestartTrack::NotDue);
+        // Also when an earlier order came to nothing: what is waited for may be on that node.
+        let due = book.record.as_ref().is_some_and(|record| {
+            record.power == PowerTrack::Off
+                && match record.restart {
+                    RestartTrack::NotDue | RestartTrack::Ordered | RestartTrack::Failed { .. } => true,
+                    RestartTrack::Done => false,
+                }
+        });
         if !due {
             return Ok(());
         }
+        self.memory.entry(victim.node.clone()).or_default().stuck_since = Some(self.parts.clock.now());
         book.change(|record| record.restart = RestartTrack::Ordered);
         book.note("its guests could not be recovered for a minute: switching it on, it takes no part until they are");
         book.write(Txn::new()).await?;
@@ -776,10 +779,13 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
             record.phase = FencePhase::Done { by };
             record.waits_for.clear();
             record.next_try_at = None;
-            // Also when the order's answer was lost: then it may be off, and switching it on harms nobody.
+            // Also when the order's answer was lost: then it may be off, and switching it on harms nobody. Not by a BMC that is
+            // another machine's, and not while somebody is at the machine.
             let ordered = match record.power {
                 PowerTrack::Untried | PowerTrack::Unavailable { .. } => false,
-                PowerTrack::Ordered | PowerTrack::Off | PowerTrack::Failed { .. } => true,
+                PowerTrack::Ordered | PowerTrack::Off | PowerTrack::Failed { .. } => {
+                    !record.power_disproved && by != ProofKind::Administrator
+                }
             };
             if ordered && !victim.replaced && record.restart == RestartTrack::NotDue {
                 record.restart = RestartTrack::Ordered;
@@ -820,8 +826,11 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
         }
     }
 
-    async fn power_on(&self, book: &mut FenceBook<'_, S, C>, victim: &Victim) -> Result<(), FenceError> {
+    async fn power_on(&mut self, book: &mut FenceBook<'_, S, C>, victim: &Victim) -> Result<(), FenceError> {
         book.confirm().await?;
+        self.parts.may_act()?;
+        let memory = self.memory.entry(victim.node.clone()).or_default();
+        memory.switched_on = Some(self.parts.clock.now());
         let outcome = order_on(&self.parts.power, victim).await;
         book.reread().await?;
         match outcome {

@@ -323,13 +323,20 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             }
             let xml = self.store.require(&keys::domain(guest.vm).xml()).await?.value;
             let parsed = guest_xml::parse(&xml).ok();
+            // Those that were taken out of the definition while it ran may be open as well.
+            let listed = self.store.get(&keys::domain(guest.vm).volumes()).await?;
+            let mut volumes: BTreeSet<VolumeId> = listed
+                .map(|listed| listed.value.0)
+                .unwrap_or_default()
+                .into_iter()
+                .collect();
+            if let Some(guest) = &parsed {
+                volumes.extend(guest.volumes().map(|(volume, _)| volume.clone()));
+            }
             let mut belonging = Belonging {
                 vm: guest.vm,
                 clients: Vec::new(),
-                volumes: parsed
-                    .as_ref()
-                    .map(|guest| guest.volumes().map(|(volume, _)| volume.clone()).collect())
-                    .unwrap_or_default(),
+                volumes: volumes.into_iter().collect(),
                 // A definition that can't be read may have any disk.
                 covered: parsed.is_some_and(|guest| all_writable_disks_on_ceph(&guest)),
             };

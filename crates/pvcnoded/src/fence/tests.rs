@@ -23,7 +23,7 @@ use pvc_common::store::{Store as _, StoreExt as _, Txn};
 use pvc_core::bmc::{FailingBmc, IdentityPolicy};
 use pvc_core::fence::{
     Confirmation, ConfirmationKind, FencePhase, FenceRecord, PowerTrack, ProofKind, RecoveryPolicy,
-    StorageTrack, SuspicionSettings,
+    RestartTrack, StorageTrack, SuspicionSettings,
 };
 use pvc_core::ids::{BootId, CephClient, Incarnation, MachineId, NodeName, VmId, VolumeId};
 use pvc_core::records::NodeAddresses;

@@ -1,21 +1,23 @@
 //! Answers an order to adopt: puts on record what runs here, waits for the others, goes on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pvc_common::clock::Clock;
 use pvc_common::keys;
+use pvc_common::keys::values::CommaList;
 use pvc_common::store::{ReadError, Store, StoreError, StoreExt as _, Txn, ZnodeVersion};
+use pvc_core::guest_xml;
 use pvc_core::hold::{
     AdoptOrder, Adoption, FormerOwner, HoldPhase, HoldRecord, PeerHold, adoption, waits_for,
 };
-use pvc_core::ids::{Incarnation, NodeName, VmId};
+use pvc_core::ids::{Incarnation, NodeName, VmId, VolumeId};
 use pvc_core::records::NodeLease;
 use pvc_core::states::VmState;
 use pvc_core::time::BootTime;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::keeper::HoldKeeper;
-use crate::host::Hypervisor;
+use crate::host::{Hypervisor, HypervisorError};
 
 /// How lately a node's lease must have been seen to move for its word to count.
 const ALIVE_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);
@@ -291,7 +293,12 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
             former_hold.path().to_owned(),
             fence_key.path().to_owned(),
             domain.incoming().path().to_owned(),
+            domain.volumes().path().to_owned(),
         ];
+        let Some(open) = self.open_volumes(vm).await else {
+            let reason = "libvirt does not tell which disks it has".to_owned();
+            return Ok(Some(Refusal::Disputed(reason)));
+        };
         let znodes = self.parts.store.read_many(&paths).await?;
         let at = |index: usize| znodes.get(index).and_then(Option::as_ref);
         let node = domain.node().decode_required(at(0))?;
@@ -300,6 +307,7 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
         let hold = former_hold.decode(at(3))?.and_then(|hold| hold.value);
         let fence = fence_key.decode_required(at(4))?;
         let incoming = domain.incoming().decode_required(at(5))?;
+        let listed = domain.volumes().decode(at(6))?;
         if owner
             .value
             .as_ref()
@@ -355,11 +363,44 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
             // It runs: that is what counts now, whatever the store remembers of it.
             txn = txn.set(&domain.state(), &VmState::Start, state.version);
         }
+        // The store may be older than a disk that was attached since: nobody else may be given what is open here.
+        if let Some(listed) = listed {
+            let mut all = listed.value.0;
+            let before = all.len();
+            all.extend(open);
+            let mut seen = BTreeSet::new();
+            all.retain(|volume| seen.insert(volume.clone()));
+            if all.len() != before {
+                txn = txn.set(&domain.volumes(), &CommaList(all), listed.version);
+            }
+        }
         self.published = None;
         let txn = txn.overwrite(&keys::node(me).hold(), &Some(record));
         self.parts.store.commit(txn).await?;
         info!(%vm, was = %former_node, state = %state.value, "put a guest that runs here on record as this node's");
         Ok(None)
+    }
+}
+
+impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
+    /// The volumes that the guest has open, by libvirt; none if that can't be told now.
+    async fn open_volumes(&self, vm: VmId) -> Option<Vec<VolumeId>> {
+        let hypervisor = self.parts.hypervisor.as_ref()?;
+        match hypervisor.live_xml(vm).await {
+            Ok(xml) => match guest_xml::parse(&xml) {
+                Ok(guest) => Some(guest.volumes().map(|(volume, _)| volume.clone()).collect()),
+                Err(error) => {
+                    warn!(%vm, %error, "which volumes a guest has open can't be read");
+                    Some(Vec::new())
+                }
+            },
+            // Nothing will ever tell; it is taken as it is on record.
+            Err(HypervisorError::NoDomain { .. }) => Some(Vec::new()),
+            Err(error) => {
+                debug!(%vm, %error, "which volumes a guest has open can't be told now");
+                None
+            }
+        }
     }
 }
 

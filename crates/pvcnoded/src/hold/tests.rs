@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::future::select;
 use pvc_common::clock::Clock as _;
 use pvc_common::keys;
+use pvc_common::keys::values::CommaList;
 use pvc_common::schema::{self, NewDomain, Prepared};
 use pvc_common::store::memory::{MemoryServer, MemoryStore};
 use pvc_common::store::{Store as _, StoreExt as _, Txn, Versioned};
@@ -361,6 +362,8 @@ fn a_store_from_yesterday_moves_no_guest_and_an_order_makes_the_truth_its_conten
         Some(name(1)),
         "the record is left as it is"
     );
+    // It was given the volume after that backup.
+    cluster.set(&keys::domain(VM).volumes(), &CommaList(Vec::new()));
 
     cluster.order("now", vec![]);
     cluster.wait_until("both going on", secs(30), |cluster| {
@@ -372,6 +375,8 @@ fn a_store_from_yesterday_moves_no_guest_and_an_order_makes_the_truth_its_conten
     let clients = cluster.hosts[0].hypervisor.clients(VM);
     assert_eq!(owner.ceph_clients, CephClients::Recorded(clients));
     assert_eq!(cluster.read(&keys::domain(VM).node()).value, name(0));
+    let listed = cluster.read(&keys::domain(VM).volumes()).value.0;
+    assert_eq!(listed.len(), 1, "what is open could be given to another guest");
     cluster.run(secs(30));
     assert!(cluster.runs_on(0));
     // It is an ordinary guest again.

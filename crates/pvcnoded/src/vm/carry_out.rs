@@ -12,7 +12,7 @@ use pvc_core::vm::{DestroyReason, VmStep};
 use tracing::{debug, error, info, warn};
 
 use super::start::start;
-use super::volumes::{VolumesError, clear_remnants, read_volumes};
+use super::volumes::{VolumesError, clear_remnants, read_all_volumes};
 use super::{VmParts, VmTask, device, receive, send};
 use crate::host::{Changed, EndBy, Hypervisor, HypervisorError, Storage, StorageError};
 
@@ -355,8 +355,8 @@ async fn clear_own_remnants<S: Store, C: Clock, H: Hypervisor, T: Storage>(
     let CephClients::Recorded(clients) = &owner.ceph_clients else {
         return Ok(());
     };
-    let volumes = match read_volumes(parts, vm).await {
-        Ok((_, volumes)) => volumes,
+    let volumes = match read_all_volumes(parts, vm).await {
+        Ok(volumes) => volumes,
         Err(VolumesError::Read(error)) => return Err(TaskError::Read(error)),
         // It can't be started by anybody as it is.
         Err(VolumesError::Definition(_)) => return Ok(()),

@@ -10,7 +10,7 @@ use pvc_common::keys;
 use pvc_common::pause;
 use pvc_common::store::{ReadError, Store, StoreExt as _, Txn, Watch as _, ZnodeVersion};
 use pvc_core::fence::Proof;
-use pvc_core::guest_xml::DiskAccess;
+use pvc_core::guest_xml;
 use pvc_core::ids::{CephClient, VmId, VolumeId};
 use pvc_core::records::{CephClients, HandOver, Incoming, Owner};
 use pvc_core::states::VmState;
@@ -23,7 +23,9 @@ use tracing::{debug, info, warn};
 
 use super::carry_out::{TaskError, TaskOutcome, end_process, has_process, next_epoch, publish_vnc};
 use super::rounds::{decode_record, record_paths};
-use super::volumes::{Opened, Volumes, VolumesError, opened, read_volumes, uses, watchers};
+use super::volumes::{
+    Opened, Volumes, VolumesError, opened, read_all_volumes, uses, uses_of_existing, watchers,
+};
 use super::{VmParts, VmTask};
 use crate::agent::AgentPhase;
 use crate::host::{GuestProcess, Hypervisor, Storage};
@@ -41,7 +43,6 @@ struct Receiving<'a, S, C, H, T> {
     parts: &'a VmParts<S, C, H, T>,
     vm: VmId,
     of_others: &'a [CephClient],
-    volumes: Option<Volumes>,
     /// Who watched the volumes before there was a half here; `None` if an earlier life of the agent has accepted, and has
     /// taken that knowledge with it.
     before: Option<BTreeMap<VolumeId, Vec<CephClient>>>,
@@ -73,7 +74,6 @@ pub(super) async fn receive<S: Store, C: Clock, H: Hypervisor, T: Storage>(
         parts,
         vm: task.vm,
         of_others: &task.clients_of_others,
-        volumes: None,
         before: None,
         recorded_for: None,
         waiting_since: None,
@@ -146,33 +146,41 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Receiving<'_, S, C, H, T> {
         }
     }
 
-    async fn volumes(&mut self) -> Result<Option<Volumes>, TaskError> {
-        if self.volumes.is_none() {
-            match read_volumes(self.parts, self.vm).await {
-                Ok((_, mut volumes)) => {
-                    // What was taken out of the definition while the guest ran comes along: its client has to be on record
-                    // as well. It is not waited for, since it may have been detached.
-                    let listed = keys::domain(self.vm).volumes();
-                    let listed = self.parts.store.require(&listed).await.map_err(TaskError::Read)?;
-                    for volume in listed.value.0 {
-                        volumes.entry(volume).or_insert(DiskAccess::ReadOnly);
-                    }
-                    self.volumes = Some(volumes);
-                }
-                Err(VolumesError::Read(error)) => return Err(TaskError::Read(error)),
-                Err(error @ VolumesError::Definition(_)) => {
-                    warn!(vm = %self.vm, %error, "a guest can't be received");
-                }
+    /// What the half has open, by libvirt: what comes is what the source had, and that need not be what is defined by now. A disk
+    /// may have been defined for the next start, or have been taken out of the definition and not off the guest.
+    async fn volumes_of_half(&self) -> Option<Volumes> {
+        let xml = match self.parts.hypervisor.live_xml(self.vm).await {
+            Ok(xml) => xml,
+            Err(error) => {
+                debug!(vm = %self.vm, %error, "what a guest's half has open can't be told now");
+                return None;
+            }
+        };
+        match guest_xml::parse(&xml) {
+            Ok(guest) => Some(
+                guest
+                    .volumes()
+                    .map(|(volume, access)| (volume.clone(), access))
+                    .collect(),
+            ),
+            Err(error) => {
+                warn!(vm = %self.vm, %error, "what a guest's half has open can't be read");
+                None
             }
         }
-        Ok(self.volumes.clone())
     }
 
     async fn accept(&mut self, seen: &Seen) -> Result<Next, TaskError> {
-        let Some(volumes) = self.volumes().await? else {
-            return Ok(Next::Wait);
+        let volumes = match read_all_volumes(self.parts, self.vm).await {
+            Ok(volumes) => volumes,
+            Err(VolumesError::Read(error)) => return Err(TaskError::Read(error)),
+            Err(error @ VolumesError::Definition(_)) => {
+                warn!(vm = %self.vm, %error, "a guest can't be received");
+                return Ok(Next::Wait);
+            }
         };
-        self.before = match uses(self.parts, &volumes).await {
+        // One that is gone was detached before, or is defined for a later start.
+        self.before = match uses_of_existing(self.parts, &volumes).await {
             Ok(seen) => Some(watchers(seen)),
             Err(error) => {
                 debug!(vm = %self.vm, %error, "a guest can't be received: its volumes can't be looked at");
@@ -215,7 +223,9 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Receiving<'_, S, C, H, T> {
             // What can be known now is written; it is looked at again once the half is complete.
             return Ok(Next::Wait);
         }
-        let Some(volumes) = self.volumes().await? else {
+        let Some(volumes) = self.volumes_of_half().await else {
+            self.end_if_unseen_for_long(seen, "its disks can't be told")
+                .await?;
             return Ok(Next::Wait);
         };
         let found = match uses(self.parts, &volumes).await {
@@ -233,11 +243,8 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Receiving<'_, S, C, H, T> {
             }
             Opened::All(clients) => clients,
             Opened::Missing(volume) => {
-                let since = *self.unseen_since.get_or_insert(seen.now);
-                if seen.side == TargetSide::Complete && seen.now >= since + CLIENTS_WITHIN {
-                    warn!(vm = %self.vm, %volume, "a guest's half does not show its Ceph client");
-                    end_half(self.parts, self.vm, &seen.record).await?;
-                }
+                let what = format!("it does not show its Ceph client on volume {volume}");
+                self.end_if_unseen_for_long(seen, &what).await?;
                 return Ok(Next::Wait);
             }
         };
@@ -251,6 +258,16 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Receiving<'_, S, C, H, T> {
         self.note_recorded(seen);
         pause::point("vm-half-recorded");
         Ok(Next::Again)
+    }
+
+    /// A half that has all of the guest and whose clients can't be known is ended after a while, as no fence could bar them.
+    async fn end_if_unseen_for_long(&mut self, seen: &Seen, what: &str) -> Result<(), TaskError> {
+        let since = *self.unseen_since.get_or_insert(seen.now);
+        if seen.side == TargetSide::Complete && seen.now >= since + CLIENTS_WITHIN {
+            warn!(vm = %self.vm, "the clients of a guest's half can't be put on record: {what}");
+            end_half(self.parts, self.vm, &seen.record).await?;
+        }
+        Ok(())
     }
 
     /// The clients on record are those of the process that is here. If it is not known who watched the volumes before,

@@ -44,6 +44,37 @@ pub(super) async fn read_volumes<S: Store, C: Clock, H: Hypervisor, T: Storage>(
     Ok((xml, volumes))
 }
 
+/// All volumes that a process of the guest may have open or have left something on: those of the stored definition, and those
+/// that were taken out of it while the guest ran.
+pub(super) async fn read_all_volumes<S: Store, C: Clock, H: Hypervisor, T: Storage>(
+    parts: &VmParts<S, C, H, T>,
+    vm: VmId,
+) -> Result<Volumes, VolumesError> {
+    let (_, mut volumes) = read_volumes(parts, vm).await?;
+    let listed = keys::domain(vm).volumes();
+    let listed = parts.store.require(&listed).await.map_err(VolumesError::Read)?;
+    for volume in listed.value.0 {
+        volumes.entry(volume).or_insert(DiskAccess::ReadWrite);
+    }
+    Ok(volumes)
+}
+
+/// Who uses those of the volumes that exist.
+pub(super) async fn uses_of_existing<S: Store, C: Clock, H: Hypervisor, T: Storage>(
+    parts: &VmParts<S, C, H, T>,
+    volumes: &Volumes,
+) -> Result<BTreeMap<VolumeId, VolumeUse>, StorageError> {
+    let looks = volumes.keys().map(|volume| async move {
+        match parts.storage.volume_use(volume).await {
+            Ok(seen) => Ok(Some((volume.clone(), seen))),
+            Err(StorageError::NoVolume { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    });
+    let seen: Result<Vec<_>, StorageError> = join_all(looks).await.into_iter().collect();
+    Ok(seen?.into_iter().flatten().collect())
+}
+
 /// Who uses the volumes now.
 pub(super) async fn uses<S: Store, C: Clock, H: Hypervisor, T: Storage>(
     parts: &VmParts<S, C, H, T>,
@@ -111,7 +142,7 @@ pub(super) async fn clear_remnants<S: Store, C: Clock, H: Hypervisor, T: Storage
     volumes: &Volumes,
     clients: &[CephClient],
 ) -> Result<usize, StorageError> {
-    let seen = uses(parts, volumes).await?;
+    let seen = uses_of_existing(parts, volumes).await?;
     let mut left: Vec<CephClient> = Vec::new();
     let mut locks: Vec<(&VolumeId, &RbdLock)> = Vec::new();
     for (volume, seen) in &seen {

@@ -109,6 +109,30 @@ fn while_guests_can_not_be_recovered_the_node_is_switched_on_after_a_minute() {
 }
 
 #[test]
+fn a_node_that_is_waited_for_is_ordered_on_until_its_bmc_takes_the_order() {
+    let mut cluster = Cluster::new();
+    for node in 0..2 {
+        cluster.hosts[node].storage.cut();
+    }
+    cluster.power_off(2);
+    cluster.wait_until("proven", secs(60), |cluster| {
+        cluster
+            .fence(2)
+            .is_some_and(|record| matches!(record.phase, FencePhase::Recovering { .. }))
+    });
+    cluster.hosts[2].bmc.set_mood(BmcMood::Dead);
+    cluster.wait_until("ordered on in vain", secs(150), |cluster| {
+        cluster
+            .fence(2)
+            .is_some_and(|record| matches!(record.restart, RestartTrack::Failed { .. }))
+    });
+    cluster.hosts[2].bmc.set_mood(BmcMood::Works);
+    cluster.wait_until("switched on", secs(150), |cluster| {
+        cluster.hosts[2].bmc.machine() == PowerState::On
+    });
+}
+
+#[test]
 fn a_guest_whose_definition_can_not_be_read_keeps_no_other_down() {
     // Lesson 31.
     let mut cluster = Cluster::new();

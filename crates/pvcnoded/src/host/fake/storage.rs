@@ -44,6 +44,8 @@ struct Volume {
     watchers: Vec<(CephClient, Option<BootTime>)>,
     lock: Option<RbdLock>,
     writes: Vec<(BootTime, CephClient)>,
+    /// Whether nobody is shown as a watcher.
+    hides_watchers: bool,
 }
 
 impl State {
@@ -86,6 +88,13 @@ impl FakeCeph {
     /// Makes a volume. There already: nothing happens.
     pub fn add_volume(&self, volume: &VolumeId) {
         locked(&self.state).volumes.entry(volume.clone()).or_default();
+    }
+
+    /// Whether the volume's clients have not come so far as to watch it: QEMU opens one disk after another.
+    pub fn hide_watchers(&self, volume: &VolumeId, hidden: bool) {
+        if let Some(volume) = locked(&self.state).volumes.get_mut(volume) {
+            volume.hides_watchers = hidden;
+        }
     }
 
     /// A node's connection to the cluster.
@@ -352,7 +361,12 @@ impl Storage for FakeStorage {
             volume: volume.clone(),
         })?;
         Ok(VolumeUse {
-            watchers: found.watchers.iter().map(|(client, _)| client.clone()).collect(),
+            watchers: found
+                .watchers
+                .iter()
+                .filter(|_| !found.hides_watchers)
+                .map(|(client, _)| client.clone())
+                .collect(),
             locks: found.lock.iter().cloned().collect(),
         })
     }

@@ -226,6 +226,77 @@ fn a_guest_is_moved_with_a_volume_that_was_taken_out_of_its_definition() {
     );
 }
 
+// What comes is what the source had: a half that was waited for in vain, for a disk it never had, would be ended after its source is
+// gone, and the guest would be started afresh.
+#[test]
+fn a_guest_is_moved_live_though_a_disk_is_defined_for_its_next_start() {
+    for exists in [true, false] {
+        let mut cluster = Cluster::with_running_guest();
+        if !exists {
+            let missing = with_data().xml.replace("guest_data", "guest_gone");
+            cluster.define(&missing);
+        }
+        cluster.migrate(VmState::Migrate, 1, Some(0));
+        cluster.wait_until("moved", secs(60), |cluster| {
+            cluster.runs_on(1) && cluster.state() == VmState::Start && cluster.incoming().is_none()
+        });
+        cluster.run_checked(secs(15));
+        let created = |host: usize| {
+            let journal = cluster.hosts[host].hypervisor.journal();
+            journal
+                .into_iter()
+                .filter(|(_, _, event)| *event == GuestEvent::Created)
+                .count()
+        };
+        assert_eq!((created(0), created(1)), (1, 0), "it is the same process");
+    }
+}
+
+// Between the client of its one volume and that of the other, a half shows only one.
+#[test]
+fn a_half_that_has_not_opened_all_its_volumes_yet_is_not_on_record() {
+    let mut cluster = Cluster::with_second_volume_taken_out();
+    cluster.ceph.hide_watchers(&data(), true);
+    cluster.migrate(VmState::Migrate, 1, Some(0));
+    cluster.run_checked(secs(5));
+    assert!(!cluster.runs_on(1));
+    cluster.ceph.hide_watchers(&data(), false);
+    cluster.wait_until("moved", secs(60), |cluster| {
+        cluster.runs_on(1) && cluster.state() == VmState::Start && cluster.incoming().is_none()
+    });
+    cluster.run_checked(secs(5));
+}
+
+// Work that was begun for an earlier process says nothing of this one.
+#[test]
+fn an_order_of_an_earlier_process_is_not_waited_for_when_its_place_is_taken() {
+    let mut cluster = Cluster::new();
+    cluster.ceph.add_volume(&data());
+    let other = "vms/guest_other";
+    cluster.ceph.add_volume(&other.parse().unwrap());
+    cluster.define(&with_data().xml.replace("vms/guest_data", other));
+    cluster.ask(VmState::Start);
+    cluster.wait_until("running", secs(5), |cluster| cluster.runs_on(0));
+    cluster.order(DeviceAction::Attach, &with_data().device);
+    let key = keys::device_order(VM);
+    let mut order = cluster.read(&key).value.unwrap();
+    order.state = DeviceOrderState::Working {
+        epoch: 0,
+        before: Vec::new(),
+    };
+    let txn = Txn::new().overwrite(&key, &Some(order));
+    cluster
+        .clock
+        .run(secs(1), cluster.admin.commit(txn))
+        .unwrap()
+        .unwrap();
+    let state = cluster.until_closed(secs(10));
+    assert!(
+        matches!(&state, DeviceOrderState::Failed { reason } if reason.contains("started anew")),
+        "{state:?}"
+    );
+}
+
 #[test]
 fn a_card_is_attached_while_the_guest_runs_on() {
     let mut cluster = Cluster::with_running_guest();
