@@ -221,7 +221,7 @@ mod tests {
         let directory = runtime("shrink");
         let mut schedule = Schedule::default();
         schedule
-            .read("guests 1\n5s -\n1s expire hv3\n1s lag hv2\n1s kill-guest hv1 g1\n1s slow hv1 20ms\n0s expect stopped g1 within 1s\n")
+            .read("guests 1\n5s -\n1s expire hv3\n1s lag hv2\n1s kill-guest hv1 g1\n4s slow hv1 20ms\n0s expect stopped g1 within 1s\n")
             .unwrap();
         let small = shrink(&schedule, &directory, Ending::AsItIs, 200);
         let actions: Vec<String> = small.steps.iter().map(|step| step.action.to_string()).collect();

@@ -68,6 +68,33 @@ struct Seen {
     order: Option<pvc_common::store::Versioned<Option<AdoptOrder>>>,
 }
 
+impl Seen {
+    fn holding(&self) -> Vec<&str> {
+        self.records
+            .iter()
+            .filter(|(_, record)| record.as_ref().is_some_and(|record| holds(&record.phase)))
+            .map(|(name, _)| name.as_str())
+            .collect()
+    }
+}
+
+/// Refuses what depends on which guests run. While a node is on hold the store tells of the past: a guest without an owner on
+/// record may be running, with disks that it does not have any more there.
+///
+/// # Errors
+/// 409 while a node is on hold.
+pub(crate) async fn refuse_on_hold<S: Store>(store: &S) -> Result<(), ApiError> {
+    let seen = read_store(store).await?;
+    let holding = seen.holding();
+    if holding.is_empty() {
+        return Ok(());
+    }
+    Err(ApiError::conflict(format!(
+        "What runs on {} is not known while nodes are on hold; see 'pvc cluster adopt'",
+        holding.join(", ")
+    )))
+}
+
 /// What an order depends on, as the store has it now.
 async fn read_store<S: Store>(store: &S) -> Result<Seen, ApiError> {
     let names = children_of(store, &keys::nodes()).await?;
@@ -174,12 +201,7 @@ async fn write_order<S: Store>(
             ));
         }
         let seen = read_store(&app.store).await?;
-        let holding: Vec<&str> = seen
-            .records
-            .iter()
-            .filter(|(_, record)| record.as_ref().is_some_and(|record| holds(&record.phase)))
-            .map(|(name, _)| name.as_str())
-            .collect();
+        let holding = seen.holding();
         if holding.is_empty() {
             return Err(ApiError::conflict(
                 "No node is on hold: there is nothing to adopt. Who takes over a cluster of PVC 1.0.3 begins on a node, \

@@ -18,6 +18,7 @@
 //! * [`role`]: this node's part in the primary role.
 //! * [`storage_loss`]: whether a node with guests reaches its storage.
 //! * [`upstream`]: whether this node reaches the upstream network.
+//! * `definition`: a guest's definition as it is stored, with the list of its volumes.
 //! * [`vm`]: guests on this node.
 //! * [`stats`]: figures of the node and its guests.
 //! * [`hold`]: holding still while the store may tell of the past.
@@ -27,6 +28,7 @@ pub mod bmc;
 pub mod cluster_faults;
 pub mod console;
 pub mod daemon;
+mod definition;
 pub mod drain;
 pub mod fence;
 pub mod health;

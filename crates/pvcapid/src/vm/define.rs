@@ -19,6 +19,7 @@ use pvc_core::states::{MigrationMethod, NodeSelector, VmState};
 
 use super::record::{self, Record};
 use super::{RETRIES, functions, needs, volumes};
+use crate::adopt;
 use crate::error::ApiError;
 use crate::snapshot::{Reading, Snapshot, Wanted, children_of};
 
@@ -144,6 +145,7 @@ pub(crate) async fn modify<S: Store>(
             // Renamed before the others were looked at: the write would not notice.
             continue;
         }
+        adopt::refuse_on_hold(store).await?;
         let before = record::present(store, id, seen.require(&keys.xml())).await?;
         let had = record::present(store, id, seen.require(&keys.volumes())).await?;
         if modification.read.is_some_and(|read| read != before.version) {

@@ -8,6 +8,7 @@ use pvc_core::states::VmState;
 use super::record::{self, Record, unknown};
 use super::transition::{Force, Request};
 use super::{RETRIES, state, wait};
+use crate::adopt;
 use crate::app::App;
 use crate::error::ApiError;
 
@@ -59,6 +60,7 @@ fn is_at_rest(state: VmState) -> bool {
 pub(super) async fn remove<S: Store>(store: &S, id: VmId) -> Result<(), ApiError> {
     let keys = keys::domain(id);
     for _ in 0..RETRIES {
+        adopt::refuse_on_hold(store).await?;
         // Every znode is deleted at the version that was read here: if its state or owner has moved since, as when
         // somebody starts it, nothing is removed.
         let tree = store.read_tree(keys.path()).await?;

@@ -11,6 +11,7 @@ use pvc_core::guest_xml::{self, DiskAccess, GuestXml};
 use pvc_core::ids::{VmId, VolumeId};
 
 use super::record::Record;
+use crate::adopt;
 use crate::error::ApiError;
 use crate::snapshot::{Reading as _, Snapshot, Wanted};
 
@@ -71,6 +72,7 @@ pub(crate) async fn check<S: Store>(
             }
         }
         if !left.is_empty() {
+            adopt::refuse_on_hold(store).await?;
             let rest = theirs.value.0.iter().filter(|volume| !left.contains(volume));
             let rest = CommaList(rest.cloned().collect());
             freed = freed

@@ -1,12 +1,13 @@
 //! How guests are placed, moved and recovered, and nodes on hold.
 
 use pvc_common::keys;
+use pvc_common::keys::values::CommaList;
 use pvc_core::hold::{HoldPhase, HoldReason, HoldRecord};
 use pvc_core::states::VmState;
 use serde_json::json;
 
-use crate::client::{define, get, post};
-use crate::common::{Cluster, guest_xml, incarnation, lease, node, vm_id};
+use crate::client::{ask_with, define, get, post};
+use crate::common::{Cluster, TOKEN, guest_xml, incarnation, lease, node, rbd_disk, vm_id};
 
 #[test]
 fn settings_are_shown_and_changed_one_by_one() {
@@ -134,6 +135,37 @@ fn an_order_to_adopt_is_given_where_somebody_holds_still() {
     assert_eq!(ask(&[("without", "hv1")]).status, 200);
     let order = cluster.value(&keys::config().adopt()).unwrap();
     assert_eq!(order.without, [node("hv1")]);
+}
+
+// After a restore no guest has an owner on record, and all of them may be running.
+#[test]
+fn while_a_node_is_on_hold_no_volume_changes_hands() {
+    let cluster = Cluster::start();
+    let web = guest_xml("web", vm_id(1), &rbd_disk("vms/a", ""));
+    assert_eq!(define(&cluster, &web, &[]).status, 200);
+    // Left on its list, as when a disk was dropped while it ran.
+    let listed = CommaList(vec!["vms/a".parse().unwrap(), "vms/b".parse().unwrap()]);
+    cluster.set(&keys::domain(vm_id(1)).volumes(), &listed);
+    let held = HoldPhase::Held {
+        reason: HoldReason::StoreBehind { seen: 9, found: 4 },
+    };
+    hold(&cluster, "hv1", held);
+    let bare = guest_xml("web", vm_id(1), "");
+    let modify = || ask_with(&cluster, TOKEN, "PUT", "/vm/web", Some(&[("xml", bare.as_str())]));
+    let remove = || ask_with(&cluster, TOKEN, "DELETE", "/vm/web", None);
+    let takes = |volume: &str| {
+        let xml = guest_xml("db", vm_id(2), &rbd_disk(volume, ""));
+        define(&cluster, &xml, &[])
+    };
+    for reply in [modify(), remove(), takes("vms/b")] {
+        assert_eq!((reply.status, reply.code()), (409, "conflict"), "{reply:?}");
+        assert!(reply.message().contains("adopt"), "{reply:?}");
+    }
+    // What the store has lost is defined again before the order.
+    assert_eq!(takes("vms/c").status, 200);
+    hold(&cluster, "hv1", HoldPhase::Free);
+    assert_eq!(modify().status, 200);
+    assert_eq!(remove().status, 200);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! left there is not, and stops this guest's recovery alone); then one transaction takes its owner away, places it with
 //! a reservation, and lets it start. Volumes are cleared for several guests at a time, highest priority first.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use futures::stream::{self, StreamExt as _};
 use pvc_common::clock::Clock;
@@ -24,6 +24,7 @@ use tracing::{info, warn};
 use super::book::{FenceBook, FenceError};
 use super::seek::{Victim, all_writable_disks_on_ceph};
 use super::{FenceParts, PARALLEL_RECOVERIES};
+use crate::definition::{Stored, volumes_of};
 use crate::host::{PowerControl, RbdLock, Storage, StorageError};
 
 /// How often a placement is tried when others place at the same time.
@@ -317,28 +318,20 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
 
     /// Bars what the dead boot left on the volumes of a guest, and removes its locks.
     async fn clear_volumes(&self, guest: &Guest, victim: &Victim, hold: &Hold<'_, S>) -> Cleared {
-        let xml = match self.store.require(&keys::domain(guest.vm).xml()).await {
-            Ok(xml) => xml.value,
+        let stored = match Stored::read(&self.store, guest.vm).await {
+            Ok(stored) => stored,
             Err(ReadError::Store(error)) => return Cleared::Later(error.to_string()),
             Err(error) => return Cleared::Never(error.to_string()),
         };
         // A guest whose definition can't be read can't be started anywhere; it keeps no other down.
-        let parsed = match guest_xml::parse(&xml) {
+        let parsed = match guest_xml::parse(&stored.xml.value) {
             Ok(parsed) => parsed,
             Err(error) => return Cleared::Never(format!("its definition: {error}")),
         };
-        let listed = match self.store.get(&keys::domain(guest.vm).volumes()).await {
-            Ok(listed) => listed.map(|listed| listed.value.0).unwrap_or_default(),
-            Err(ReadError::Store(error)) => return Cleared::Later(error.to_string()),
-            Err(error) => return Cleared::Never(error.to_string()),
-        };
-        let mut volumes: BTreeMap<VolumeId, DiskAccess> = parsed
-            .volumes()
-            .map(|(volume, access)| (volume.clone(), access))
-            .collect();
+        let mut volumes = volumes_of(&parsed);
         // Taken out of the definition while it ran. It is not started with them, so others on them are no obstacle.
-        for volume in listed {
-            volumes.entry(volume).or_insert(DiskAccess::Shared);
+        for volume in stored.listed() {
+            volumes.entry(volume.clone()).or_insert(DiskAccess::Shared);
         }
         let mut recorded: Vec<CephClient> = Vec::new();
         let on_record = [

@@ -23,6 +23,7 @@ use tracing::{info, warn};
 
 use super::book::{FenceBook, FenceError};
 use super::{COMMAND_LIMIT, FenceParts, StorageProof};
+use crate::definition::Stored;
 use crate::host::{BmcAccess, MapEpoch, OsdDown, PowerControl, PowerError, Storage, power_off_and_see};
 
 /// How long a BMC may take from the order to the word "off". Some press the button and wait for the supply.
@@ -321,15 +322,10 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             if owner.is_none() && incoming.is_none() {
                 continue;
             }
-            let xml = self.store.require(&keys::domain(guest.vm).xml()).await?.value;
-            let parsed = guest_xml::parse(&xml).ok();
+            let stored = Stored::read(&self.store, guest.vm).await?;
+            let parsed = guest_xml::parse(&stored.xml.value).ok();
             // Those that were taken out of the definition while it ran may be open as well.
-            let listed = self.store.get(&keys::domain(guest.vm).volumes()).await?;
-            let mut volumes: BTreeSet<VolumeId> = listed
-                .map(|listed| listed.value.0)
-                .unwrap_or_default()
-                .into_iter()
-                .collect();
+            let mut volumes: BTreeSet<VolumeId> = stored.listed().cloned().collect();
             if let Some(guest) = &parsed {
                 volumes.extend(guest.volumes().map(|(volume, _)| volume.clone()));
             }

@@ -23,11 +23,10 @@ use tracing::{debug, info, warn};
 
 use super::carry_out::{TaskError, TaskOutcome, end_process, has_process, next_epoch, publish_vnc};
 use super::rounds::{decode_record, record_paths};
-use super::volumes::{
-    Opened, Volumes, VolumesError, opened, read_all_volumes, uses, uses_of_existing, watchers,
-};
+use super::volumes::{Opened, VolumesError, opened, read_all_volumes, uses, uses_of_existing, watchers};
 use super::{VmParts, VmTask};
 use crate::agent::AgentPhase;
+use crate::definition::{Volumes, volumes_of};
 use crate::host::{GuestProcess, Hypervisor, Storage};
 
 /// Between two looks when nothing is heard.
@@ -157,12 +156,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Receiving<'_, S, C, H, T> {
             }
         };
         match guest_xml::parse(&xml) {
-            Ok(guest) => Some(
-                guest
-                    .volumes()
-                    .map(|(volume, access)| (volume.clone(), access))
-                    .collect(),
-            ),
+            Ok(guest) => Some(volumes_of(&guest)),
             Err(error) => {
                 warn!(vm = %self.vm, %error, "what a guest's half has open can't be read");
                 None

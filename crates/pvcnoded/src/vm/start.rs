@@ -31,8 +31,9 @@ use tracing::{info, warn};
 use super::carry_out::{
     LOOK_EVERY, TaskError, TaskOutcome, end_process, has_process, next_epoch, publish_vnc,
 };
-use super::volumes::{Opened, Volumes, VolumesError, opened, read_volumes, uses, watchers};
+use super::volumes::{Opened, VolumesError, opened, read_volumes, uses, watchers};
 use super::{VmParts, VmTask};
+use crate::definition::{Stored, Volumes};
 use crate::host::{Hypervisor, HypervisorError, Storage, StorageError};
 
 /// How long QEMU may take to open its volumes.
@@ -130,8 +131,8 @@ struct Starting<'a, S, C, H, T> {
 impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Starting<'_, S, C, H, T> {
     async fn run(&mut self) -> Result<(), Stop> {
         let vm = self.task.vm;
-        let (xml, volumes) = read_volumes(self.parts, vm).await?;
-        self.list_volumes(&xml, &volumes).await?;
+        let (stored, volumes) = read_volumes(self.parts, vm).await?;
+        self.list_volumes(&stored, &volumes).await?;
         let before = self.second_look(&volumes).await?;
         if has_process(self.parts, vm)? {
             return Err(Stop::Later("a process of it is already on this node".to_owned()));
@@ -143,7 +144,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Starting<'_, S, C, H, T> {
         pause::point("vm-create");
         self.parts
             .hypervisor
-            .create_paused(vm, &xml)
+            .create_paused(vm, &stored.xml.value)
             .await
             .map_err(|error| match error {
                 HypervisorError::Refused { message } => Stop::Fail(message),
@@ -164,31 +165,18 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Starting<'_, S, C, H, T> {
     }
 
     /// The guest's record lists those volumes and no others: what was taken out of the definition is not opened any more.
-    async fn list_volumes(&self, xml: &str, volumes: &Volumes) -> Result<(), Stop> {
-        let domain = keys::domain(self.task.vm);
-        let listed = self
-            .parts
-            .store
-            .require(&domain.volumes())
-            .await
-            .map_err(TaskError::Read)?;
-        if listed.value.0.len() == volumes.len()
-            && listed.value.0.iter().all(|volume| volumes.contains_key(volume))
+    async fn list_volumes(&self, stored: &Stored, volumes: &Volumes) -> Result<(), Stop> {
+        let Some(listed) = &stored.listed else {
+            return Ok(());
+        };
+        if listed.value.0.len() == volumes.len() && stored.listed().all(|volume| volumes.contains_key(volume))
         {
             return Ok(());
         }
-        let stored = self
-            .parts
-            .store
-            .require(&domain.xml())
-            .await
-            .map_err(TaskError::Read)?;
-        if stored.value != xml {
-            return Err(Stop::Later("its definition was changed meanwhile".to_owned()));
-        }
+        let domain = keys::domain(self.task.vm);
         let txn = Txn::new()
             .check(&domain.owner(), self.version)
-            .check(&domain.xml(), stored.version)
+            .check(&domain.xml(), stored.xml.version)
             .set(
                 &domain.volumes(),
                 &CommaList(volumes.keys().cloned().collect()),

@@ -4,17 +4,14 @@ use std::collections::BTreeMap;
 
 use futures::future::join_all;
 use pvc_common::clock::Clock;
-use pvc_common::keys;
-use pvc_common::store::{ReadError, Store, StoreExt as _};
+use pvc_common::store::{ReadError, Store};
 use pvc_core::guest_xml::{self, DiskAccess};
 use pvc_core::ids::{CephClient, VmId, VolumeId};
 use pvc_core::volume_use::{RbdLock, VolumeUse};
 
 use super::VmParts;
+use crate::definition::{Stored, Volumes, volumes_of};
 use crate::host::{Hypervisor, Storage, StorageError};
-
-/// The volumes of a guest, with how it uses them.
-pub(super) type Volumes = BTreeMap<VolumeId, DiskAccess>;
 
 /// Why a guest's volumes are not known.
 #[derive(Debug, thiserror::Error)]
@@ -29,19 +26,11 @@ pub(super) enum VolumesError {
 pub(super) async fn read_volumes<S: Store, C: Clock, H: Hypervisor, T: Storage>(
     parts: &VmParts<S, C, H, T>,
     vm: VmId,
-) -> Result<(String, Volumes), VolumesError> {
-    let xml = parts
-        .store
-        .require(&keys::domain(vm).xml())
-        .await
-        .map_err(VolumesError::Read)?
-        .value;
-    let guest = guest_xml::parse(&xml).map_err(|error| VolumesError::Definition(error.to_string()))?;
-    let volumes = guest
-        .volumes()
-        .map(|(volume, access)| (volume.clone(), access))
-        .collect();
-    Ok((xml, volumes))
+) -> Result<(Stored, Volumes), VolumesError> {
+    let stored = Stored::read(&parts.store, vm).await.map_err(VolumesError::Read)?;
+    let guest =
+        guest_xml::parse(&stored.xml.value).map_err(|error| VolumesError::Definition(error.to_string()))?;
+    Ok((stored, volumes_of(&guest)))
 }
 
 /// All volumes that a process of the guest may have open or have left something on: those of the stored definition, and those
@@ -50,11 +39,9 @@ pub(super) async fn read_all_volumes<S: Store, C: Clock, H: Hypervisor, T: Stora
     parts: &VmParts<S, C, H, T>,
     vm: VmId,
 ) -> Result<Volumes, VolumesError> {
-    let (_, mut volumes) = read_volumes(parts, vm).await?;
-    let listed = keys::domain(vm).volumes();
-    let listed = parts.store.require(&listed).await.map_err(VolumesError::Read)?;
-    for volume in listed.value.0 {
-        volumes.entry(volume).or_insert(DiskAccess::ReadWrite);
+    let (stored, mut volumes) = read_volumes(parts, vm).await?;
+    for volume in stored.listed() {
+        volumes.entry(volume.clone()).or_insert(DiskAccess::ReadWrite);
     }
     Ok(volumes)
 }

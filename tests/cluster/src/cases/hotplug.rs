@@ -10,10 +10,13 @@ use pvc_core::states::VmState;
 use pvc_lab::guest::Kind;
 use pvc_lab::{Node, wait_for};
 
+use super::ha::{audit, move_live, wait_written};
 use super::lifecycle::must_own;
 use crate::agent::{self, Hold, Signal};
+use crate::clock::Moment;
 use crate::cluster::Cluster;
 use crate::guests::{self, Guest, START, storage_address};
+use crate::observer::timeline;
 
 const PATIENCE: Duration = Duration::from_secs(90);
 /// The demo guest's Linux is up and counts.
@@ -93,6 +96,43 @@ pub(super) fn killed_while_attaching(cluster: &mut Cluster) -> Result<()> {
         bail!("the guest has been started anew meanwhile");
     }
     cluster.wait_healthy()
+}
+
+/// Live, with a disk that is not in the definition any more, and with one in the definition that the guest does not have yet.
+/// The first goes along and its client there is on record; the second is not waited for.
+pub(super) fn moved_with_other_disks(cluster: &mut Cluster) -> Result<()> {
+    let home = cluster.primary_node()?;
+    let away = cluster.secondary_node()?;
+    let guest = guests::define(cluster, "mover", &home)?;
+    let second = guest.second_volume(cluster)?;
+    guest.start(cluster, &home)?;
+    let begun = Moment::now();
+    wait_written(cluster, &guest, begun, PATIENCE)?;
+    let first = timeline::last_record(&cluster.observer, &guest.image).context("it has not written")?;
+    let (_, disk) = definitions(cluster, &guest, &second)?;
+    define(cluster, &guest, &disk.whole)?;
+    order(cluster, &guest, "post", &disk.device)?;
+    must_be_attached(cluster, &guest, &home, &second)?;
+
+    let next = disk
+        .whole
+        .replace(&second, &format!("{}/next", pvc_lab::ceph::POOL));
+    define(cluster, &guest, &next)?;
+    for to in [&away, &home] {
+        move_live(cluster, &guest, to)?;
+        must_be_attached(cluster, &guest, to, &second)?;
+    }
+    let last = timeline::last_record(&cluster.observer, &guest.image).context("it has not written")?;
+    if last.tag != first.tag {
+        bail!("the guest was started anew: {first:?}, then {last:?}");
+    }
+    // The volume is its own until the disk has come off.
+    order(cluster, &guest, "delete", &disk.device)?;
+    let listed = cluster.store.require(&guest.keys().volumes())?.value.0;
+    if listed.iter().any(|volume| volume.to_string() == second) {
+        bail!("a detached volume is still on the guest's list: {listed:?}");
+    }
+    audit(cluster, begun)
 }
 
 /// A definition with a second disk.

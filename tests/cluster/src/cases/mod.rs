@@ -134,6 +134,10 @@ pub(crate) const ALL: &[Case] = &[
         run: ha::fencer_stopped,
     },
     Case {
+        name: "m-moved-with-other-disks",
+        run: hotplug::moved_with_other_disks,
+    },
+    Case {
         name: "m-fifty-moves",
         run: ha::back_and_forth,
     },
