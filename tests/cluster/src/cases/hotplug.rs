@@ -109,7 +109,7 @@ pub(super) fn moved_with_other_disks(cluster: &mut Cluster) -> Result<()> {
     let begun = Moment::now();
     wait_written(cluster, &guest, begun, PATIENCE)?;
     let first = timeline::last_record(&cluster.observer, &guest.image).context("it has not written")?;
-    let (_, disk) = definitions(cluster, &guest, &second)?;
+    let (plain, disk) = definitions(cluster, &guest, &second)?;
     define(cluster, &guest, &disk.whole)?;
     order(cluster, &guest, "post", &disk.device)?;
     must_be_attached(cluster, &guest, &home, &second)?;
@@ -126,11 +126,20 @@ pub(super) fn moved_with_other_disks(cluster: &mut Cluster) -> Result<()> {
     if last.tag != first.tag {
         bail!("the guest was started anew: {first:?}, then {last:?}");
     }
-    // The volume is its own until the disk has come off.
-    order(cluster, &guest, "delete", &disk.device)?;
-    let listed = cluster.store.require(&guest.keys().volumes())?.value.0;
-    if listed.iter().any(|volume| volume.to_string() == second) {
-        bail!("a detached volume is still on the guest's list: {listed:?}");
+    // The volume is its own for as long as its process may have it open.
+    define(cluster, &guest, &plain)?;
+    let is_listed = || -> Result<bool> {
+        let listed = cluster.store.require(&guest.keys().volumes())?.value.0;
+        Ok(listed.iter().any(|volume| volume.to_string() == second))
+    };
+    if !is_listed()? {
+        bail!("another guest could be given the volume that this one has open");
+    }
+    cluster.pvc(&["vm", "stop", "--yes", &guest.name])?;
+    guest.wait_agreed(cluster, &home, VmState::Stop, PATIENCE)?;
+    guest.start(cluster, &home)?;
+    if is_listed()? {
+        bail!("a guest that was started without the volume keeps it from others");
     }
     audit(cluster, begun)
 }
