@@ -22,6 +22,8 @@ const HEALTHY: Duration = Duration::from_secs(120);
 const MOVE: Duration = Duration::from_secs(30);
 /// A fence that can be done is done within this: proof, recovery, and the order to switch on.
 const FENCES: Duration = Duration::from_secs(60);
+/// Until a node that is made ready has its guests back.
+const READY_AGAIN: Duration = Duration::from_secs(90);
 /// Locked by whoever tests or measures on the lab.
 const TURN: &str = "/run/pvc-lab-tests.lock";
 /// All cases with all their waits, and some more.
@@ -355,6 +357,13 @@ impl Cluster {
             if self.store.require(&keys::node(&name).domain_state())?.value == DomainState::Flushed {
                 self.pvc(&["node", "ready", name.as_str()])?;
             }
+        }
+        // Its former guests are given back to it first: who places a guest meanwhile loses it again.
+        for name in self.names()? {
+            let state = keys::node(&name).domain_state();
+            self.wait_for(&format!("{name} to be ready"), READY_AGAIN, || {
+                Ok((self.store.require(&state)?.value == DomainState::Ready).then_some(()))
+            })?;
         }
         Ok(())
     }
