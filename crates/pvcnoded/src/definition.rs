@@ -1,12 +1,14 @@
-//! A guest's definition as it is stored, with the list of its volumes.
+//! A guest's volumes: by its definition as it is stored, by the list of its record, and by what it has open.
 
 use std::collections::BTreeMap;
 
 use pvc_common::keys;
 use pvc_common::keys::values::CommaList;
 use pvc_common::store::{ReadError, Store, Versioned};
-use pvc_core::guest_xml::{DiskAccess, GuestXml};
+use pvc_core::guest_xml::{self, DiskAccess, GuestXml, InvalidGuestXml};
 use pvc_core::ids::{VmId, VolumeId};
+
+use crate::host::{Hypervisor, HypervisorError};
 
 /// The volumes of a guest, with how it uses them.
 pub(crate) type Volumes = BTreeMap<VolumeId, DiskAccess>;
@@ -36,6 +38,14 @@ impl Stored {
         })
     }
 
+    /// The volumes of `defined` and those on the list; the latter with `access` if they are not defined.
+    pub(crate) fn with_listed(&self, mut defined: Volumes, access: DiskAccess) -> Volumes {
+        for volume in self.listed() {
+            defined.entry(volume.clone()).or_insert(access);
+        }
+        defined
+    }
+
     /// The volumes on the list.
     pub(crate) fn listed(&self) -> impl Iterator<Item = &VolumeId> {
         self.listed.iter().flat_map(|listed| &listed.value.0)
@@ -48,4 +58,25 @@ pub(crate) fn volumes_of(guest: &GuestXml) -> Volumes {
         .volumes()
         .map(|(volume, access)| (volume.clone(), access))
         .collect()
+}
+
+/// Why it is not known what a guest has open.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OpenError {
+    /// libvirt does not say.
+    #[error(transparent)]
+    Hypervisor(#[from] HypervisorError),
+    /// What it says can't be read.
+    #[error("what libvirt says of its devices: {0}")]
+    Definition(#[from] InvalidGuestXml),
+}
+
+/// The volumes that the guest's process here has open, by libvirt. That need not be what is defined by now: a disk may have been
+/// defined for the next start, or have been taken out of the definition and not off the guest.
+///
+/// # Errors
+/// [`OpenError`].
+pub(crate) async fn open_volumes<H: Hypervisor>(hypervisor: &H, vm: VmId) -> Result<Volumes, OpenError> {
+    let xml = hypervisor.live_xml(vm).await?;
+    Ok(volumes_of(&guest_xml::parse(&xml)?))
 }

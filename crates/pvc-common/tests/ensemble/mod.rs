@@ -102,7 +102,9 @@ impl Server {
         taken.create(&marker, b"", &ephemeral).await.unwrap();
         drop(taken);
         let witness = self.client("").await;
+        let deadline = HostClock.now() + Duration::from_secs(60);
         while witness.check_stat(&marker).await.unwrap().is_some() {
+            assert!(HostClock.now() < deadline, "the session does not end");
             HostClock.sleep(Duration::from_millis(5)).await;
         }
     }

@@ -94,7 +94,7 @@ impl DeviceOrderState {
     }
 
     /// The claim under which work was begun; none before that and after the end.
-    pub fn epoch(&self) -> Option<u64> {
+    fn epoch(&self) -> Option<u64> {
         match self {
             DeviceOrderState::Working { epoch, .. } | DeviceOrderState::Recorded { epoch } => Some(*epoch),
             DeviceOrderState::Ordered | DeviceOrderState::Done | DeviceOrderState::Failed { .. } => None,
@@ -193,7 +193,7 @@ pub enum Opens {
 }
 
 /// Whether the running guest has the device.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Plugged {
     /// It could not be read.
     Unknown,
@@ -201,6 +201,11 @@ pub enum Plugged {
     In,
     /// It has not.
     Out,
+    /// It has another device in its place.
+    Taken {
+        /// Which, in words.
+        by: String,
+    },
 }
 
 /// Ceph clients at this node's own addresses that use the volume, were not there before the order, and are on no record.
@@ -299,12 +304,15 @@ pub fn next_device_step(view: &DeviceView<'_>) -> DeviceStep {
     match (&view.order.state, view.order.action) {
         (DeviceOrderState::Done | DeviceOrderState::Failed { .. }, _) => DeviceStep::Wait,
         // Another process of it, which was started from the definition.
-        (_, action) if restarted => match (action, view.plugged) {
-            (DeviceAction::Attach, Plugged::In) | (DeviceAction::Detach, Plugged::Out) => DeviceStep::Finish,
+        (_, action) if restarted => match (action, &view.plugged) {
+            (DeviceAction::Attach, Plugged::In)
+            | (DeviceAction::Detach, Plugged::Out | Plugged::Taken { .. }) => DeviceStep::Finish,
             _ => DeviceStep::Fail("the guest was started anew meanwhile".to_owned()),
         },
-        (DeviceOrderState::Ordered, action) => match (action, view.plugged) {
+        (DeviceOrderState::Ordered, action) => match (action, &view.plugged) {
             (DeviceAction::Attach, Plugged::In) | (DeviceAction::Detach, Plugged::Out) => DeviceStep::Finish,
+            // It was never begun: nothing stands still on its account.
+            (_, Plugged::Taken { by }) => DeviceStep::Fail(taken(by)),
             _ if view.domain != DomainReading::Is(DomainStatus::Running) => {
                 DeviceStep::Fail("the guest is not running".to_owned())
             }
@@ -324,8 +332,12 @@ pub fn next_device_step(view: &DeviceView<'_>) -> DeviceStep {
     }
 }
 
+fn taken(by: &str) -> String {
+    format!("the guest has {by} in its place")
+}
+
 fn detaching(view: &DeviceView<'_>) -> DeviceStep {
-    if view.plugged == Plugged::Out {
+    if matches!(view.plugged, Plugged::Out | Plugged::Taken { .. }) {
         return DeviceStep::Finish;
     }
     if view.tried.detach > 0 && view.waited < DETACHED_WITHIN && view.tried.refusal.is_none() {
@@ -341,8 +353,9 @@ fn detaching(view: &DeviceView<'_>) -> DeviceStep {
 }
 
 fn attaching(view: &DeviceView<'_>) -> DeviceStep {
-    match (&view.tried.refusal, view.plugged) {
+    match (&view.tried.refusal, &view.plugged) {
         (_, Plugged::In) => DeviceStep::Finish,
+        (_, Plugged::Taken { by }) => DeviceStep::Fail(taken(by)),
         (Some(reason), _) => DeviceStep::Fail(reason.clone()),
         (None, _) if view.tried.attach => DeviceStep::Fail("libvirt attached nothing".to_owned()),
         (None, _) => DeviceStep::Attach,
@@ -361,7 +374,10 @@ fn attaching_volume(view: &DeviceView<'_>) -> DeviceStep {
             DomainStatus::Running | DomainStatus::ShuttingDown | DomainStatus::Off | DomainStatus::Crashed,
         ) => {
             // Nothing was tried, and nothing stands still: libvirt does not suspend it.
-            return match (&view.tried.refusal, view.plugged, view.fresh) {
+            return match (&view.tried.refusal, &view.plugged, view.fresh) {
+                (_, Plugged::Taken { by }, Fresh::Clients(clients)) if clients.is_empty() => {
+                    DeviceStep::Fail(taken(by))
+                }
                 (Some(reason), Plugged::Out, Fresh::Clients(clients))
                     if clients.is_empty() && !view.tried.attach =>
                 {
@@ -378,7 +394,7 @@ fn attaching_volume(view: &DeviceView<'_>) -> DeviceStep {
             DeviceStep::Fail(reason)
         }
     };
-    match (view.plugged, view.fresh) {
+    match (&view.plugged, view.fresh) {
         (Plugged::In, _) if ours && !stands(Protection::AttachedClientsRecorded) => DeviceStep::Resume,
         (Plugged::In, Fresh::Clients(clients)) if !clients.is_empty() => DeviceStep::Record(clients.clone()),
         (Plugged::In, Fresh::Clients(_)) => {
@@ -397,13 +413,14 @@ fn attaching_volume(view: &DeviceView<'_>) -> DeviceStep {
                 )
             }
         }
-        (Plugged::Out, Fresh::Clients(clients)) if !clients.is_empty() => {
+        (Plugged::Out | Plugged::Taken { .. }, Fresh::Clients(clients)) if !clients.is_empty() => {
             if view.waited < CLOSED_WITHIN {
                 DeviceStep::Wait
             } else {
                 DeviceStep::EndGuest("the volume stays open though the device is not attached".to_owned())
             }
         }
+        (Plugged::Taken { by }, Fresh::Clients(_)) => give_up(taken(by)),
         (Plugged::Out, Fresh::Clients(_)) => match &view.tried.refusal {
             Some(reason) => give_up(reason.clone()),
             None if view.tried.detach > 0 => {

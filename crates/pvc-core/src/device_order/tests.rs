@@ -68,7 +68,7 @@ fn step(case: &Case) -> DeviceStep {
         order: &order(case.action, case.state.clone()),
         opens: case.opens,
         domain: case.domain,
-        plugged: case.plugged,
+        plugged: case.plugged.clone(),
         fresh: &case.fresh,
         epoch: case.epoch,
         tried: &case.tried,
@@ -107,13 +107,20 @@ fn every_domain() -> Vec<DomainReading> {
     all
 }
 
+/// Another device in the place of the order's.
+fn another() -> Plugged {
+    Plugged::Taken {
+        by: "disk vdb (vms/other)".to_owned(),
+    }
+}
+
 /// Every view there is of an order at work or recorded.
 fn every_view() -> Vec<Case> {
     let mut all = Vec::new();
     for state in [working(), recorded_state()] {
         for opens in [Opens::WritableVolume, Opens::Nothing] {
             for domain in every_domain() {
-                for plugged in [Plugged::Unknown, Plugged::In, Plugged::Out] {
+                for plugged in [Plugged::Unknown, Plugged::In, Plugged::Out, another()] {
                     for fresh in [Fresh::Unknown, Fresh::Clients(Vec::new()), opened()] {
                         for detach in 0..=DETACH_TRIES {
                             for refusal in [None, Some("no".to_owned())] {
@@ -122,7 +129,7 @@ fn every_view() -> Vec<Case> {
                                         state: state.clone(),
                                         opens,
                                         domain,
-                                        plugged,
+                                        plugged: plugged.clone(),
                                         fresh: fresh.clone(),
                                         tried: Tried {
                                             attach: detach > 0 || refusal.is_some(),
@@ -150,7 +157,8 @@ fn no_vcpu_runs_while_a_volume_may_be_open_that_is_on_no_record() {
         let lets_run = matches!(step(&case), DeviceStep::Resume | DeviceStep::ResumeAndFail(_));
         let unrecorded = matches!(case.state, DeviceOrderState::Working { .. })
             && case.opens == Opens::WritableVolume
-            && (case.plugged != Plugged::Out || case.fresh != Fresh::Clients(Vec::new()));
+            && (matches!(case.plugged, Plugged::Unknown | Plugged::In)
+                || case.fresh != Fresh::Clients(Vec::new()));
         assert!(!(lets_run && unrecorded), "{:?} {:?}", case.plugged, case.fresh);
         let attaches = step(&case) == DeviceStep::Attach && case.opens == Opens::WritableVolume;
         let still = case.domain == DomainReading::Is(DomainStatus::Paused(PauseReason::Other))
@@ -382,7 +390,7 @@ fn a_device_comes_off_when_the_guest_lets_go_of_it() {
 fn another_process_of_the_guest_is_none_of_the_orders_business() {
     // It was started from the definition, and what it opened is on record: suspending it would help nobody.
     for state in [working(), recorded_state()] {
-        for (plugged, finished) in [(Plugged::In, true), (Plugged::Out, false)] {
+        for (plugged, finished) in [(Plugged::In, true), (Plugged::Out, false), (another(), false)] {
             let case = Case {
                 state: state.clone(),
                 epoch: 2,

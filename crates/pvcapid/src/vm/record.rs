@@ -65,10 +65,11 @@ impl Record {
     }
 
     /// The versions of all that changes while something is done to the guest.
-    pub(crate) fn versions(&self) -> [ZnodeVersion; 5] {
+    pub(crate) fn versions(&self) -> [ZnodeVersion; 6] {
         [
             self.state.version,
             self.node.version,
+            self.last_node.version,
             self.failed_reason.version,
             self.owner.version,
             self.incoming.version,

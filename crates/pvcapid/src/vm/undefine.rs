@@ -36,6 +36,8 @@ pub(crate) async fn undefine<S: Store>(app: &App<S>, id: VmId) -> Result<String,
 
 /// Asks for the guest to be stopped, unless it rests already.
 pub(super) async fn halt<S: Store>(store: &S, id: VmId) -> Result<Record, ApiError> {
+    // Before anything is asked of the guest: it could not be removed.
+    adopt::refuse_on_hold(store).await?;
     let (record, _) = state::write_unless(store, id, Request::Stop, Force::No, is_at_rest).await?;
     Ok(record)
 }

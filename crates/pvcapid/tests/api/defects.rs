@@ -1,8 +1,6 @@
-//! Defects of PVC 1.0.3, each with a test under its number. What they were is in `docs/development/scenarios.md`.
+//! Defects of PVC 1.0.3, each with a test under its number; D5, requests that wait, is in `states` and `moves`. What they were is in
+//! `docs/development/scenarios.md`.
 
-use std::time::Duration;
-
-use pvc_common::clock::{Clock, HostClock};
 use pvc_common::keys;
 use pvc_common::keys::values::{Json, Nothing};
 use pvc_common::store::Txn;
@@ -10,7 +8,7 @@ use pvc_core::ids::{ImageName, PoolName, VmName};
 use pvc_core::states::VmState;
 use serde_json::json;
 
-use crate::client::{agent, ask_with, define, eventually, get, post, set_state};
+use crate::client::{agent, ask_with, define, get, post, set_state};
 use crate::common::{Cluster, TOKEN, commit, guest_xml, vm_id};
 
 fn web() -> Cluster {
@@ -79,48 +77,6 @@ fn d4_no_part_of_a_token_logs_in() {
         assert_eq!(reply.status, 401, "{token:?} {reply:?}");
     }
     assert_eq!(ask_with(&cluster, "", "GET", "/node", None).status, 401);
-}
-
-// Eight requests that waited for a shutdown took the whole API with them for good.
-#[test]
-fn d5_requests_that_wait_hold_up_nobody() {
-    let cluster = Cluster::start();
-    for index in 1..=12 {
-        let xml = guest_xml(&format!("vm{index}"), vm_id(index), "");
-        assert_eq!(define(&cluster, &xml, &[("node", "hv1")]).status, 200);
-        cluster.set(&keys::domain(vm_id(index)).state(), &VmState::Start);
-        cluster.own(vm_id(index), Some("hv1"));
-    }
-    let clock = HostClock;
-    std::thread::scope(|scope| {
-        let waiting: Vec<_> = (1..=12)
-            .map(|index| {
-                let cluster = &cluster;
-                scope.spawn(move || {
-                    post(
-                        cluster,
-                        &format!("/vm/vm{index}/state"),
-                        &[("state", "shutdown"), ("wait", "true")],
-                    )
-                })
-            })
-            .collect();
-        for index in 1..=12 {
-            eventually(|| cluster.value(&keys::domain(vm_id(index)).state()) == VmState::Shutdown);
-        }
-        let asked = clock.now();
-        assert_eq!(ask_with(&cluster, "", "GET", "/", None).status, 200);
-        assert_eq!(get(&cluster, "/vm").status, 200);
-        assert!(clock.now().since(asked) < Duration::from_secs(2));
-        assert!(waiting.iter().all(|thread| !thread.is_finished()));
-        for index in 1..=12 {
-            cluster.set(&keys::domain(vm_id(index)).state(), &VmState::Stop);
-            cluster.own(vm_id(index), None);
-        }
-        for thread in waiting {
-            assert_eq!(thread.join().unwrap().status, 200);
-        }
-    });
 }
 
 // They always answered with an error.

@@ -149,6 +149,7 @@ fn while_a_node_is_on_hold_no_volume_changes_hands() {
     let held = HoldPhase::Held {
         reason: HoldReason::StoreBehind { seen: 9, found: 4 },
     };
+    cluster.set(&keys::domain(vm_id(1)).state(), &VmState::Start);
     hold(&cluster, "hv1", held);
     let bare = guest_xml("web", vm_id(1), "");
     let modify = || ask_with(&cluster, TOKEN, "PUT", "/vm/web", Some(&[("xml", bare.as_str())]));
@@ -161,6 +162,11 @@ fn while_a_node_is_on_hold_no_volume_changes_hands() {
         assert_eq!((reply.status, reply.code()), (409, "conflict"), "{reply:?}");
         assert!(reply.message().contains("adopt"), "{reply:?}");
     }
+    assert_eq!(
+        cluster.value(&keys::domain(vm_id(1)).state()),
+        VmState::Start,
+        "nothing was asked of it"
+    );
     // What the store has lost is defined again before the order.
     assert_eq!(takes("vms/c").status, 200);
     hold(&cluster, "hv1", HoldPhase::Free);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pvc_common::clock::{Clock as _, HostClock};
 use pvc_common::keys;
 use pvc_core::states::VmState;
 use serde_json::json;
@@ -75,7 +76,7 @@ fn a_guest_that_waits_for_a_node_is_not_started_after_a_stop() {
 
 #[test]
 fn a_waiting_request_ends_with_what_it_waits_for_and_disturbs_nobody() {
-    // Eight of these froze the whole API of 1.0.3 for good.
+    // Defect D5: eight of these froze the whole API of 1.0.3 for good.
     let cluster = Cluster::start();
     for index in 1..=20 {
         let name = format!("vm{index}");
@@ -103,7 +104,11 @@ fn a_waiting_request_ends_with_what_it_waits_for_and_disturbs_nobody() {
         for index in 1..=20 {
             eventually(|| cluster.value(&keys::domain(vm_id(index)).state()) == VmState::Shutdown);
         }
+        let asked = HostClock.now();
+        assert_eq!(ask_with(&cluster, "", "GET", "/", None).status, 200);
         assert_eq!(get(&cluster, "/node").status, 200);
+        assert_eq!(get(&cluster, "/vm").status, 200);
+        assert!(HostClock.now().since(asked) < Duration::from_secs(2));
         assert!(waiting.iter().all(|thread| !thread.is_finished()));
         // The state word alone is not the end: a process may still be there.
         cluster.set(&keys::domain(vm_id(1)).state(), &VmState::Stop);

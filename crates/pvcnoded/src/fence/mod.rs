@@ -4,21 +4,27 @@
 //! `/config/fence_lock`. What is decided is in [`pvc_core::fence`]; here it is carried out:
 //!
 //! * [`Fencer`]: one round: look at all nodes and all records, take the lock, carry each fence on as far as it goes.
+//! * `sight`: what a round sees of nodes, records, and machines that have lost their names.
 //! * `book`: the one way in which a record is written: under the lock, on its version.
 //! * `seek`: the proofs by power and by storage, both at once.
 //! * `recover`: the guests of a dead boot, each by itself.
+//! * `after_proof`: what follows once a node is proven dead, up to the end of its fence.
+//! * `switch_on`: the dead node is switched on again.
 //! * `faults`: what an administrator is told.
 //! * [`OwnFence`]: the other side: what a node does that is, or was, fenced.
 //!
 //! Order (ha-protocol): suspicion on record → intent on record → act → result on record → proven → every guest has
 //! another owner or is parked → the node is switched on again.
 
+mod after_proof;
 mod book;
 mod faults;
 mod own;
 mod recover;
 mod rounds;
 mod seek;
+mod sight;
+mod switch_on;
 
 pub use own::OwnFence;
 pub use rounds::Fencer;

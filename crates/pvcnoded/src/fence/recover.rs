@@ -328,11 +328,8 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> FenceParts<S, C, P, T> {
             Ok(parsed) => parsed,
             Err(error) => return Cleared::Never(format!("its definition: {error}")),
         };
-        let mut volumes = volumes_of(&parsed);
-        // Taken out of the definition while it ran. It is not started with them, so others on them are no obstacle.
-        for volume in stored.listed() {
-            volumes.entry(volume.clone()).or_insert(DiskAccess::Shared);
-        }
+        // It is not started with what was taken out of the definition while it ran, so others on that are no obstacle.
+        let volumes = stored.with_listed(volumes_of(&parsed), DiskAccess::Shared);
         let mut recorded: Vec<CephClient> = Vec::new();
         let on_record = [
             guest

@@ -1,12 +1,11 @@
 //! Answers an order to adopt: puts on record what runs here, waits for the others, goes on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use pvc_common::clock::Clock;
 use pvc_common::keys;
 use pvc_common::keys::values::CommaList;
 use pvc_common::store::{ReadError, Store, StoreError, StoreExt as _, Txn, ZnodeVersion};
-use pvc_core::guest_xml;
 use pvc_core::hold::{
     AdoptOrder, Adoption, FormerOwner, HoldPhase, HoldRecord, PeerHold, adoption, waits_for,
 };
@@ -14,9 +13,10 @@ use pvc_core::ids::{Incarnation, NodeName, VmId, VolumeId};
 use pvc_core::records::NodeLease;
 use pvc_core::states::VmState;
 use pvc_core::time::BootTime;
-use tracing::{debug, info, warn};
+use tracing::{info, warn};
 
 use super::keeper::HoldKeeper;
+use crate::definition::{OpenError, Volumes, open_volumes};
 use crate::host::{Hypervisor, HypervisorError};
 
 /// How lately a node's lease must have been seen to move for its word to count.
@@ -295,9 +295,20 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
             domain.incoming().path().to_owned(),
             domain.volumes().path().to_owned(),
         ];
-        let Some(open) = self.open_volumes(vm).await else {
-            let reason = "libvirt does not tell which disks it has".to_owned();
-            return Ok(Some(Refusal::Disputed(reason)));
+        let Some(hypervisor) = &self.parts.hypervisor else {
+            return Ok(None);
+        };
+        let open = match open_volumes(hypervisor, vm).await {
+            Ok(volumes) => volumes,
+            // Nothing will ever tell; it is taken as it is on record.
+            Err(OpenError::Hypervisor(HypervisorError::NoDomain { .. }) | OpenError::Definition(_)) => {
+                Volumes::new()
+            }
+            Err(error @ OpenError::Hypervisor(_)) => {
+                return Ok(Some(Refusal::Disputed(format!(
+                    "which disks it has is not known: {error}"
+                ))));
+            }
         };
         let znodes = self.parts.store.read_many(&paths).await?;
         let at = |index: usize| znodes.get(index).and_then(Option::as_ref);
@@ -366,11 +377,9 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
         // The store may be older than a disk that was attached since: nobody else may be given what is open here.
         if let Some(listed) = listed {
             let mut all = listed.value.0;
-            let before = all.len();
-            all.extend(open);
-            let mut seen = BTreeSet::new();
-            all.retain(|volume| seen.insert(volume.clone()));
-            if all.len() != before {
+            let missing: Vec<VolumeId> = open.into_keys().filter(|volume| !all.contains(volume)).collect();
+            if !missing.is_empty() {
+                all.extend(missing);
                 txn = txn.set(&domain.volumes(), &CommaList(all), listed.version);
             }
         }
@@ -379,28 +388,6 @@ impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
         self.parts.store.commit(txn).await?;
         info!(%vm, was = %former_node, state = %state.value, "put a guest that runs here on record as this node's");
         Ok(None)
-    }
-}
-
-impl<S: Store, C: Clock, H: Hypervisor> HoldKeeper<S, C, H> {
-    /// The volumes that the guest has open, by libvirt; none if that can't be told now.
-    async fn open_volumes(&self, vm: VmId) -> Option<Vec<VolumeId>> {
-        let hypervisor = self.parts.hypervisor.as_ref()?;
-        match hypervisor.live_xml(vm).await {
-            Ok(xml) => match guest_xml::parse(&xml) {
-                Ok(guest) => Some(guest.volumes().map(|(volume, _)| volume.clone()).collect()),
-                Err(error) => {
-                    warn!(%vm, %error, "which volumes a guest has open can't be read");
-                    Some(Vec::new())
-                }
-            },
-            // Nothing will ever tell; it is taken as it is on record.
-            Err(HypervisorError::NoDomain { .. }) => Some(Vec::new()),
-            Err(error) => {
-                debug!(%vm, %error, "which volumes a guest has open can't be told now");
-                None
-            }
-        }
     }
 }
 

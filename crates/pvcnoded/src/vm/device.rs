@@ -24,6 +24,7 @@ use tracing::{info, warn};
 
 use super::carry_out::{LOOK_EVERY, TaskError, TaskOutcome, end_process};
 use super::{VmParts, VmTask};
+use crate::definition::open_volumes;
 use crate::host::{Hypervisor, HypervisorError, Storage};
 
 /// How long an order keeps its guest to itself before the guest is looked at anew. What was tried is forgotten then, so it
@@ -139,7 +140,7 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Work<'_, S, C, H, T> {
             Ok(xml) => match self.device.in_guest(&xml) {
                 Ok(Attachment::Present) => Plugged::In,
                 Ok(Attachment::Absent) => Plugged::Out,
-                Ok(Attachment::Taken { by }) => return Ok(self.taken(&by)),
+                Ok(Attachment::Taken { by }) => Plugged::Taken { by },
                 Err(_) => Plugged::Unknown,
             },
             Err(_) => Plugged::Unknown,
@@ -156,28 +157,6 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Work<'_, S, C, H, T> {
             tried: &self.tried,
             waited: self.parts.clock.now().since(self.last),
         }))
-    }
-
-    /// Its place holds another device.
-    fn taken(&self, by: &str) -> DeviceStep {
-        match (&self.order.state, self.order.action) {
-            // It was never begun: nothing stands still on its account.
-            (DeviceOrderState::Ordered, _) => DeviceStep::Fail(format!("the guest has {by} in its place")),
-            (_, DeviceAction::Detach) => DeviceStep::Finish,
-            (_, DeviceAction::Attach) if self.is_restarted() => {
-                DeviceStep::Fail("the guest was started anew meanwhile".to_owned())
-            }
-            // By whatever means that came: the vCPUs may run once nothing unknown is open.
-            (_, DeviceAction::Attach) => DeviceStep::Wait,
-        }
-    }
-
-    /// Whether work was begun for an earlier process of the guest.
-    fn is_restarted(&self) -> bool {
-        self.order
-            .state
-            .epoch()
-            .is_some_and(|epoch| epoch != self.owner.epoch)
     }
 
     /// Whether another state of the guest was asked for since this was decided on: a stop has not to wait.
@@ -467,8 +446,13 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Work<'_, S, C, H, T> {
         let listed = store.require(&domain.volumes()).await.map_err(TaskError::Read)?;
         let taken_out = guest_xml::parse(&xml.value)
             .is_ok_and(|guest| !guest.volumes().any(|(defined, _)| defined == volume));
-        if !taken_out || !listed.value.0.contains(volume) || self.may_have_open(volume).await {
+        if !taken_out || !listed.value.0.contains(volume) {
             return Ok(Txn::new());
+        }
+        // It may be there in another place.
+        match open_volumes(&self.parts.hypervisor, self.task.vm).await {
+            Ok(open) if !open.contains_key(volume) => {}
+            Ok(_) | Err(_) => return Ok(Txn::new()),
         }
         let rest = listed.value.0.iter().filter(|other| *other != volume);
         let rest = CommaList(rest.cloned().collect());
@@ -476,16 +460,6 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Work<'_, S, C, H, T> {
             .check(&domain.owner(), self.owner_version)
             .check(&domain.xml(), xml.version)
             .set(&domain.volumes(), &rest, listed.version))
-    }
-
-    /// Whether the guest has the volume in another place, or it can't be told.
-    async fn may_have_open(&self, volume: &VolumeId) -> bool {
-        match self.parts.hypervisor.live_xml(self.task.vm).await {
-            Ok(xml) => {
-                guest_xml::parse(&xml).map_or(true, |guest| guest.volumes().any(|(open, _)| open == volume))
-            }
-            Err(_) => true,
-        }
     }
 
     async fn close(&mut self, state: DeviceOrderState) -> Result<Progress, TaskError> {

@@ -10,7 +10,6 @@ use pvc_common::keys;
 use pvc_common::pause;
 use pvc_common::store::{ReadError, Store, StoreExt as _, Txn, Watch as _, ZnodeVersion};
 use pvc_core::fence::Proof;
-use pvc_core::guest_xml;
 use pvc_core::ids::{CephClient, VmId, VolumeId};
 use pvc_core::records::{CephClients, HandOver, Incoming, Owner};
 use pvc_core::states::VmState;
@@ -26,7 +25,7 @@ use super::rounds::{decode_record, record_paths};
 use super::volumes::{Opened, VolumesError, opened, read_all_volumes, uses, uses_of_existing, watchers};
 use super::{VmParts, VmTask};
 use crate::agent::AgentPhase;
-use crate::definition::{Volumes, volumes_of};
+use crate::definition::open_volumes;
 use crate::host::{GuestProcess, Hypervisor, Storage};
 
 /// Between two looks when nothing is heard.
@@ -145,25 +144,6 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Receiving<'_, S, C, H, T> {
         }
     }
 
-    /// What the half has open, by libvirt: what comes is what the source had, and that need not be what is defined by now. A disk
-    /// may have been defined for the next start, or have been taken out of the definition and not off the guest.
-    async fn volumes_of_half(&self) -> Option<Volumes> {
-        let xml = match self.parts.hypervisor.live_xml(self.vm).await {
-            Ok(xml) => xml,
-            Err(error) => {
-                debug!(vm = %self.vm, %error, "what a guest's half has open can't be told now");
-                return None;
-            }
-        };
-        match guest_xml::parse(&xml) {
-            Ok(guest) => Some(volumes_of(&guest)),
-            Err(error) => {
-                warn!(vm = %self.vm, %error, "what a guest's half has open can't be read");
-                None
-            }
-        }
-    }
-
     async fn accept(&mut self, seen: &Seen) -> Result<Next, TaskError> {
         let volumes = match read_all_volumes(self.parts, self.vm).await {
             Ok(volumes) => volumes,
@@ -217,10 +197,13 @@ impl<S: Store, C: Clock, H: Hypervisor, T: Storage> Receiving<'_, S, C, H, T> {
             // What can be known now is written; it is looked at again once the half is complete.
             return Ok(Next::Wait);
         }
-        let Some(volumes) = self.volumes_of_half().await else {
-            self.end_if_unseen_for_long(seen, "its disks can't be told")
-                .await?;
-            return Ok(Next::Wait);
+        // What comes is what the source had, whatever is defined by now.
+        let volumes = match open_volumes(&self.parts.hypervisor, self.vm).await {
+            Ok(volumes) => volumes,
+            Err(error) => {
+                self.end_if_unseen_for_long(seen, &error.to_string()).await?;
+                return Ok(Next::Wait);
+            }
         };
         let found = match uses(self.parts, &volumes).await {
             Ok(found) => found,

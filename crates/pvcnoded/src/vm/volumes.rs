@@ -39,11 +39,8 @@ pub(super) async fn read_all_volumes<S: Store, C: Clock, H: Hypervisor, T: Stora
     parts: &VmParts<S, C, H, T>,
     vm: VmId,
 ) -> Result<Volumes, VolumesError> {
-    let (stored, mut volumes) = read_volumes(parts, vm).await?;
-    for volume in stored.listed() {
-        volumes.entry(volume.clone()).or_insert(DiskAccess::ReadWrite);
-    }
-    Ok(volumes)
+    let (stored, volumes) = read_volumes(parts, vm).await?;
+    Ok(stored.with_listed(volumes, DiskAccess::ReadWrite))
 }
 
 /// Who uses those of the volumes that exist.

@@ -96,7 +96,9 @@ pub(super) async fn order<S: Store>(store: &S, id: VmId, request: &MoveRequest) 
         let choice = match choose(&places, &wish, &record, to, request.force) {
             Ok(choice) => choice,
             // Refused by settings that may be younger than the record: that holds only if the record is still as it was.
-            Err(refused) if is_unchanged(store, id, &record).await? => return Err(refused),
+            Err(refused) if Record::require(store, id).await?.versions() == record.versions() => {
+                return Err(refused);
+            }
             Err(_) => continue,
         };
         let target = choice.node.clone();
@@ -251,16 +253,6 @@ fn passed_over_while_stopped(obstacle: &Obstacle) -> bool {
         | Obstacle::Full { .. }
         | Obstacle::Together { .. } => true,
     }
-}
-
-/// Whether the record is as it was read.
-async fn is_unchanged<S: Store>(store: &S, id: VmId, record: &Record) -> Result<bool, ApiError> {
-    let now = Record::require(store, id).await?;
-    Ok(now.state.version == record.state.version
-        && now.node.version == record.node.version
-        && now.last_node.version == record.last_node.version
-        && now.owner.version == record.owner.version
-        && now.incoming.version == record.incoming.version)
 }
 
 /// All that the decision depended on is as it was read.

@@ -58,20 +58,27 @@ fn the_dead_nodes_own_list_is_not_asked() {
     cluster.wait_until("recovered", secs(60), Cluster::all_run_elsewhere);
 }
 
+impl Cluster {
+    /// The third node is proven dead by its BMC, and no guest can be recovered: no volume can be looked at from anywhere.
+    fn proven_dead_and_not_recovered() -> Cluster {
+        let mut cluster = Cluster::new();
+        for node in 0..2 {
+            cluster.hosts[node].storage.cut();
+        }
+        cluster.power_off(2);
+        cluster.wait_until("proven", secs(30), |cluster| {
+            cluster
+                .fence(2)
+                .is_some_and(|record| matches!(record.phase, FencePhase::Recovering { .. }))
+        });
+        cluster
+    }
+}
+
 #[test]
 fn a_node_that_reboots_before_its_recovery_is_complete_does_not_keep_its_guests_down() {
     // After a power proof the recovery checks that the lease stands still; the next boot moves it.
-    let mut cluster = Cluster::new();
-    // One guest can't be recovered for a while: its volume can't be looked at from anywhere.
-    for node in 0..2 {
-        cluster.hosts[node].storage.cut();
-    }
-    cluster.power_off(2);
-    cluster.wait_until("proven", secs(30), |cluster| {
-        cluster
-            .fence(2)
-            .is_some_and(|record| matches!(record.phase, FencePhase::Recovering { .. }))
-    });
+    let mut cluster = Cluster::proven_dead_and_not_recovered();
     // Somebody presses the button.
     cluster.hosts[2].bmc.set_machine(PowerState::On);
     cluster.run(secs(20));
@@ -110,16 +117,7 @@ fn while_guests_can_not_be_recovered_the_node_is_switched_on_after_a_minute() {
 
 #[test]
 fn a_node_that_is_waited_for_is_ordered_on_until_its_bmc_takes_the_order() {
-    let mut cluster = Cluster::new();
-    for node in 0..2 {
-        cluster.hosts[node].storage.cut();
-    }
-    cluster.power_off(2);
-    cluster.wait_until("proven", secs(60), |cluster| {
-        cluster
-            .fence(2)
-            .is_some_and(|record| matches!(record.phase, FencePhase::Recovering { .. }))
-    });
+    let mut cluster = Cluster::proven_dead_and_not_recovered();
     cluster.hosts[2].bmc.set_mood(BmcMood::Dead);
     cluster.wait_until("ordered on in vain", secs(150), |cluster| {
         cluster
