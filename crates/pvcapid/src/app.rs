@@ -90,7 +90,7 @@ pub struct App<S: Store> {
     mirror: Mirror,
     pub(crate) access: Access,
     waiters: Semaphore,
-    definitions: tokio::sync::Mutex<()>,
+    placings: tokio::sync::Mutex<()>,
     restores: tokio::sync::Mutex<()>,
     events: Hub,
 }
@@ -110,7 +110,7 @@ impl<S: Store> App<S> {
             access: Access::new(),
             replies: Replies::new(),
             entries: Entries::default(),
-            definitions: tokio::sync::Mutex::new(()),
+            placings: tokio::sync::Mutex::new(()),
             restores: tokio::sync::Mutex::new(()),
             waiters: Semaphore::new(WAITERS),
         }
@@ -203,15 +203,15 @@ impl<S: Store> App<S> {
             .unwrap_or_else(|| Err(ApiError::store_silent()))
     }
 
-    /// The turn to define or modify a guest; hold it meanwhile. Each looks at all guests and writes only if none was
-    /// defined since, so those of one daemon take turns rather than spoil each other's work. Definitions through
-    /// other daemons are kept apart by the store.
+    /// The turn to define, modify or move a guest; hold it meanwhile. Each looks at all guests or nodes and writes only if nobody
+    /// was defined or placed there since, so those of one daemon take turns rather than spoil each other's work until their
+    /// tries are used up. What is done through other daemons is kept apart by the store.
     ///
     /// # Errors
     /// 409 when so many came before that the turn did not come.
-    pub(crate) async fn turn_to_define(&self) -> Result<MutexGuard<'_, ()>, ApiError> {
+    pub(crate) async fn turn_to_place(&self) -> Result<MutexGuard<'_, ()>, ApiError> {
         self.clock
-            .timeout(TURN_LIMIT, self.definitions.lock())
+            .timeout(TURN_LIMIT, self.placings.lock())
             .await
             .ok_or_else(|| ApiError::busy("The list of VMs"))
     }

@@ -280,7 +280,7 @@ pub(crate) async fn create<S: Store>(
     Params(params): Params<DefineParams>,
 ) -> Result<impl Responder, ApiError> {
     let definition = params.definition()?;
-    let _turn = app.turn_to_define().await?;
+    let _turn = app.turn_to_place().await?;
     let text = app.promptly(define::define(&app.store, &definition)).await?;
     Ok(message(text))
 }
@@ -312,7 +312,7 @@ pub(crate) async fn create_named<S: Store>(
             format!("it describes VM {}, and the request is for {vm}", guest.name),
         ));
     }
-    let _turn = app.turn_to_define().await?;
+    let _turn = app.turn_to_place().await?;
     let text = app.promptly(define::define(&app.store, &definition)).await?;
     Ok(message(text))
 }
@@ -408,7 +408,7 @@ pub(crate) async fn modify<S: Store>(
         },
         read: params.xml_version.map(ZnodeVersion),
     };
-    let _turn = app.turn_to_define().await?;
+    let _turn = app.turn_to_place().await?;
     let text = app
         .promptly(async {
             let id = record::find(&app, &vm)?;

@@ -155,7 +155,7 @@ pub(crate) async fn rename<S: Store>(
     vm: web::Path<String>,
     Params(params): Params<RenameParams>,
 ) -> Result<impl Responder, ApiError> {
-    let _turn = app.turn_to_define().await?;
+    let _turn = app.turn_to_place().await?;
     let text = app
         .promptly(async {
             let id = record::find(&app, &vm)?;

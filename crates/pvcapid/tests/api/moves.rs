@@ -9,8 +9,8 @@ use pvc_core::records::{Incoming, Record};
 use pvc_core::states::{DomainState, MigrationMethod, VmState};
 use serde_json::json;
 
-use crate::client::{Reply, define, eventually, get, post};
-use crate::common::{Cluster, commit, guest_xml, incarnation, node, vm_id};
+use crate::client::{Reply, ask_with, define, eventually, get, post};
+use crate::common::{Cluster, TOKEN, commit, guest_xml, incarnation, node, vm_id};
 
 /// A guest that runs on hv1.
 fn running(cluster: &Cluster, index: u8) -> String {
@@ -287,4 +287,20 @@ fn a_wait_for_a_move_ends_when_nothing_goes_on() {
     let reply = ask(&cluster, "vm1", &[("action", "move"), ("wait", "true")]);
     assert_eq!((reply.status, reply.code()), (504, "wait_timeout"), "{reply:?}");
     assert!(reply.message().contains("hv1 still holds it"), "{reply:?}");
+}
+
+// A half of it may be on that node: without its record nobody would ever end that.
+#[test]
+fn a_guest_that_is_on_its_way_is_not_removed() {
+    let cluster = Cluster::start();
+    let xml = guest_xml("vm1", vm_id(1), "");
+    assert_eq!(define(&cluster, &xml, &[("node", "hv1")]).status, 200);
+    let key = keys::domain(vm_id(1)).incoming();
+    cluster.set(&key, &Some(incoming("hv2")));
+    let remove = || ask_with(&cluster, TOKEN, "DELETE", "/vm/vm1", None);
+    let reply = remove();
+    assert_eq!((reply.status, reply.code()), (409, "conflict"), "{reply:?}");
+    assert!(reply.message().contains("hv2"), "{reply:?}");
+    cluster.set(&key, &None);
+    assert_eq!(remove().status, 200);
 }

@@ -15,7 +15,7 @@ use futures::future::{join4, select};
 use futures::stream::{FuturesUnordered, StreamExt as _};
 use pvc_common::clock::Clock as _;
 use pvc_common::keys;
-use pvc_common::keys::values::Maintenance;
+use pvc_common::keys::values::{CommaList, Maintenance};
 use pvc_common::schema::{self, NewDomain};
 use pvc_common::secret::Secret;
 use pvc_common::store::memory::{MemoryServer, MemoryStore};

@@ -48,7 +48,10 @@ pub(crate) async fn request<S: Store>(
     request: &MoveRequest,
     reply: Reply,
 ) -> Result<String, ApiError> {
-    let ordered = app.listing(order(&app.store, id, request)).await?;
+    let ordered = {
+        let _turn = app.turn_to_place().await?;
+        app.listing(order(&app.store, id, request)).await?
+    };
     match (ordered, reply) {
         (Ordered::Nothing(text), _) | (Ordered::UnderWay(_, text), Reply::AtOnce) => Ok(text),
         (Ordered::UnderWay(target, _), Reply::WhenDone) => follow::until_there(app, id, &target).await,

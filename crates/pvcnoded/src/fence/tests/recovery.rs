@@ -193,3 +193,27 @@ fn the_most_important_guest_goes_first() {
     });
     assert_eq!(cluster.fence(2).unwrap().parked, [vm(1)]);
 }
+
+#[test]
+fn what_a_dead_node_left_on_a_volume_that_was_taken_out_of_the_definition_is_barred_and_unlocked() {
+    // The list is what keeps others from the volume. Once the guest starts without it, it is anybody's.
+    let mut cluster = Cluster::new();
+    let dropped: VolumeId = "vms/dropped".parse().unwrap();
+    cluster.ceph.add_volume(&dropped);
+    let list = CommaList(vec![volume(vm(1)), dropped.clone()]);
+    cluster.write(Txn::new().overwrite(&keys::domain(vm(1)).volumes(), &list));
+    let client = cluster.ceph.open(&dropped, ip(2)).unwrap();
+    let _ = cluster.ceph.write(&dropped, &client);
+    assert_eq!(cluster.ceph.locks(&dropped), 1);
+    cluster.hosts[2].bmc.set_mood(BmcMood::Dead);
+    cluster.power_off(2);
+    cluster.ceph.abandon(&client);
+    cluster.wait_until("recovered", secs(60), Cluster::all_run_elsewhere);
+    assert!(!cluster.ceph.takes_writes_of(&client));
+    assert_eq!(cluster.ceph.locks(&dropped), 0, "its next user would be refused");
+    assert_eq!(
+        cluster.read(&keys::domain(vm(1)).volumes()).0,
+        [volume(vm(1))],
+        "it was started without it"
+    );
+}

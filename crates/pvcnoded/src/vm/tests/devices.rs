@@ -64,6 +64,18 @@ impl Cluster {
         self.clock.run(secs(1), self.admin.commit(txn)).unwrap().unwrap();
     }
 
+    /// As it stands when the agent died at work on the order, and the guest after it.
+    fn begin_for_an_earlier_process(&self) {
+        let key = keys::device_order(VM);
+        let mut order = self.read(&key).value.unwrap();
+        order.state = DeviceOrderState::Working {
+            epoch: 0,
+            before: Vec::new(),
+        };
+        let txn = Txn::new().overwrite(&key, &Some(order));
+        self.clock.run(secs(1), self.admin.commit(txn)).unwrap().unwrap();
+    }
+
     fn order_state(&self) -> DeviceOrderState {
         self.read(&keys::device_order(VM)).value.unwrap().state
     }
@@ -210,6 +222,34 @@ fn a_volume_that_was_taken_out_of_the_definition_is_given_up_when_it_is_closed()
     assert_eq!(cluster.listed(), [volume(), data()]);
 }
 
+#[test]
+fn what_a_killed_process_left_on_a_volume_that_was_taken_out_is_cleared() {
+    let mut cluster = Cluster::with_second_volume_taken_out();
+    let opened = cluster.hosts[0].hypervisor.opened(VM);
+    let (_, client) = opened.iter().find(|(volume, _)| *volume == data()).unwrap();
+    let _ = cluster.ceph.write(&data(), client);
+    assert_eq!(cluster.ceph.locks(&data()), 1);
+    cluster.hosts[0].hypervisor.kill_process(VM);
+    cluster.wait_until("running again", secs(10), |cluster| cluster.runs_on(0));
+    assert!(cluster.ceph.blocklisted().contains(client));
+    assert_eq!(cluster.ceph.locks(&data()), 0, "its next user would be refused");
+    assert_eq!(cluster.listed(), [volume()]);
+}
+
+// An order that was begun for an earlier process finds the disk gone from its place. The process that is there has the volume as
+// another disk.
+#[test]
+fn a_volume_that_the_guest_has_in_another_place_stays_its_own() {
+    let mut cluster = Cluster::with_second_volume_taken_out();
+    let device = with_data().device;
+    let elsewhere = device.replace("dev=\"sda\"", "dev=\"sdx\"");
+    assert_ne!(elsewhere, device);
+    cluster.order(DeviceAction::Detach, &elsewhere);
+    cluster.begin_for_an_earlier_process();
+    assert_eq!(cluster.until_closed(secs(10)), DeviceOrderState::Done);
+    assert_eq!(cluster.listed(), [volume(), data()], "it is open");
+}
+
 // It comes along with the guest: a node that does not put its client on record there can't be fenced.
 #[test]
 fn a_guest_is_moved_with_a_volume_that_was_taken_out_of_its_definition() {
@@ -278,18 +318,7 @@ fn an_order_of_an_earlier_process_is_not_waited_for_when_its_place_is_taken() {
     cluster.ask(VmState::Start);
     cluster.wait_until("running", secs(5), |cluster| cluster.runs_on(0));
     cluster.order(DeviceAction::Attach, &with_data().device);
-    let key = keys::device_order(VM);
-    let mut order = cluster.read(&key).value.unwrap();
-    order.state = DeviceOrderState::Working {
-        epoch: 0,
-        before: Vec::new(),
-    };
-    let txn = Txn::new().overwrite(&key, &Some(order));
-    cluster
-        .clock
-        .run(secs(1), cluster.admin.commit(txn))
-        .unwrap()
-        .unwrap();
+    cluster.begin_for_an_earlier_process();
     let state = cluster.until_closed(secs(10));
     assert!(
         matches!(&state, DeviceOrderState::Failed { reason } if reason.contains("started anew")),
