@@ -348,6 +348,21 @@ impl FenceRecord {
         self.phase == FencePhase::Proving && ordered && untouched
     }
 
+    /// Whether the node is switched on when the fence is done, its death having been known by `by`: if it was ordered off. Also
+    /// when the order's answer was lost: then it may be off, and switching it on harms nobody. Not by a BMC that is another
+    /// machine's, and not while somebody is at the machine.
+    pub fn is_switched_on_when_done(&self, by: ProofKind) -> bool {
+        let ordered = match self.power {
+            PowerTrack::Untried | PowerTrack::Unavailable { .. } => false,
+            PowerTrack::Ordered | PowerTrack::Off | PowerTrack::Failed { .. } => true,
+        };
+        let by_a_person = match by {
+            ProofKind::Administrator => true,
+            ProofKind::Power | ProofKind::Storage | ProofKind::NewBoot => false,
+        };
+        ordered && !self.power_disproved && !by_a_person && self.restart == RestartTrack::NotDue
+    }
+
     /// Whether it is evidence, for the life `me`, that others have taken its guests or are about to: then it ends them.
     /// A suspicion is none, nor is the word `dead` in the node's state.
     pub fn is_evidence_against(&self, me: &Incarnation) -> bool {

@@ -296,3 +296,19 @@ fn what_agents_measure_is_told_while_they_are_at_work() {
         assert!(helped.contains(family), "the unit of {family} is not told");
     }
 }
+
+#[test]
+fn what_was_just_written_is_told() {
+    let cluster = Cluster::start();
+    fill(&cluster);
+    let stopped = || {
+        let health = parse(&scrape(&cluster, "/metrics/health").1);
+        health.value("pvc_vm_states", &[("state", "stop")])
+    };
+    let before = stopped().unwrap();
+    for more in 1..=5_u8 {
+        let xml = guest_xml(&format!("more{more}"), vm_id(100 + more), "");
+        assert_eq!(define(&cluster, &xml, &[]).status, 200);
+        assert_eq!(stopped(), Some(before + f64::from(more)));
+    }
+}

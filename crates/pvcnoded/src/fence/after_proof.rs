@@ -8,7 +8,7 @@ use pvc_common::keys;
 use pvc_common::lock::LockGuard;
 use pvc_common::pause;
 use pvc_common::store::{Store, StoreExt as _, Txn, ZnodeVersion};
-use pvc_core::fence::{FencePhase, PowerTrack, Proof, ProofKind, RecoveryPolicy, RestartTrack};
+use pvc_core::fence::{FencePhase, Proof, ProofKind, RecoveryPolicy, RestartTrack};
 use pvc_core::ids::VmId;
 use pvc_core::protection::{Protection, stands};
 use pvc_core::states::{CoordinatorState, DaemonMode, DaemonState, DomainState};
@@ -168,15 +168,7 @@ impl<S: Store, C: Clock, P: PowerControl, T: Storage> Fencer<S, C, P, T> {
             record.phase = FencePhase::Done { by };
             record.waits_for.clear();
             record.next_try_at = None;
-            // Also when the order's answer was lost: then it may be off, and switching it on harms nobody. Not by a BMC that is
-            // another machine's, and not while somebody is at the machine.
-            let ordered = match record.power {
-                PowerTrack::Untried | PowerTrack::Unavailable { .. } => false,
-                PowerTrack::Ordered | PowerTrack::Off | PowerTrack::Failed { .. } => {
-                    !record.power_disproved && by != ProofKind::Administrator
-                }
-            };
-            if ordered && !victim.replaced && record.restart == RestartTrack::NotDue {
+            if record.is_switched_on_when_done(by) && !victim.replaced {
                 record.restart = RestartTrack::Ordered;
             }
         });

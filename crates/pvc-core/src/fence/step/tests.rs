@@ -388,6 +388,37 @@ fn the_node_is_switched_on_only_when_no_guest_belongs_to_it() {
 }
 
 #[test]
+fn a_node_is_switched_on_if_it_was_ordered_off_by_its_own_bmc_and_nobody_is_at_it() {
+    let mut record = record(FencePhase::Recovering { by: ProofKind::Power });
+    let kinds = [
+        ProofKind::Power,
+        ProofKind::Storage,
+        ProofKind::NewBoot,
+        ProofKind::Administrator,
+    ];
+    let failed = PowerTrack::Failed {
+        reason: "no answer".to_owned(),
+    };
+    for (power, ordered) in [
+        (PowerTrack::Untried, false),
+        (PowerTrack::Ordered, true),
+        (PowerTrack::Off, true),
+        (failed, true),
+    ] {
+        record.power = power;
+        for by in kinds {
+            let expected = ordered && by != ProofKind::Administrator;
+            assert_eq!(record.is_switched_on_when_done(by), expected, "{by:?}");
+        }
+    }
+    record.power_disproved = true;
+    assert!(kinds.iter().all(|by| !record.is_switched_on_when_done(*by)));
+    record.power_disproved = false;
+    record.restart = RestartTrack::Done;
+    assert!(kinds.iter().all(|by| !record.is_switched_on_when_done(*by)));
+}
+
+#[test]
 fn a_node_that_is_off_again_right_after_it_was_switched_on_is_switched_on_three_times_at_most() {
     let mut done = record(FencePhase::Done { by: ProofKind::Power });
     done.restart = RestartTrack::Done;

@@ -301,3 +301,48 @@ async fn settle<S: Store>(store: &S, id: VmId, record: &Record) -> Result<(), St
         .set(&keys.last_node(), &None, record.last_node.version);
     store.commit(txn).await.map(|_| ())
 }
+
+#[cfg(test)]
+mod tests {
+    use pvc_common::store::memory::MemoryServer;
+
+    use super::*;
+    use crate::access::AuthPolicy;
+    use crate::app::{Settings, Waits};
+
+    // Fifty at a time used up each other's tries, and the last were told that somebody else was at it.
+    #[test]
+    fn a_move_waits_until_those_before_it_are_written() {
+        let settings = Settings {
+            auth: AuthPolicy::Tokens(Vec::new()),
+            waits: Waits::for_shutdown_timeout(std::time::Duration::from_secs(1)),
+            max_age: std::time::Duration::from_secs(5),
+            node: "hv1".parse().unwrap(),
+            tls: false,
+            metrics: false,
+        };
+        let ask = MoveRequest {
+            action: Action::Move,
+            target: None,
+            force: Force::No,
+            liveness: Liveness::AsSet,
+        };
+        let unknown = "5d0e8c58-1d2b-4a30-9d6c-0f7d3f6f6a01".parse().unwrap();
+        actix_web::rt::System::new().block_on(async {
+            let app = App::new(MemoryServer::new().client(), settings);
+            let turn = app.turn_to_place().await.unwrap();
+            let mut asked = std::pin::pin!(request(&app, unknown, &ask, Reply::AtOnce));
+            for _ in 0..1000 {
+                assert!(
+                    futures::poll!(&mut asked).is_pending(),
+                    "it did not wait for its turn"
+                );
+            }
+            drop(turn);
+            assert_eq!(
+                asked.await.unwrap_err().code,
+                pvc_api::message::ErrorCode::NotFound
+            );
+        });
+    }
+}

@@ -136,10 +136,10 @@ fn without_any_proof_nothing_is_recovered_until_somebody_says_that_the_machine_i
         by: "admin".to_owned(),
         at: 0,
     });
+    // Whoever says so may have the machine open: it is not switched on, though its BMC would do that now.
+    cluster.hosts[2].bmc.set_mood(BmcMood::Works);
     cluster.write(Txn::new().overwrite(&keys::fence(&name(2)), &Some(record)));
     cluster.wait_until("recovered", secs(60), Cluster::all_run_elsewhere);
-    // Whoever said so may have the machine open: it is not switched on, though its BMC would do that now.
-    cluster.hosts[2].bmc.set_mood(BmcMood::Works);
     cluster.wait_until("done", secs(20), |cluster| {
         cluster.is_done(2, ProofKind::Administrator)
     });
