@@ -37,7 +37,6 @@ pub use daemon::{GuestNetworking, Logging, Paths, SriovDevice, Subsystems, Timer
 pub use fencing::{AfterPowerProof, Bmc, Fencing, WithoutPowerProof};
 pub use finding::{Finding, Problem, Report, Severity};
 pub use jobs::{AutoMount, Autobackup, Automirror, MirrorDestination, MirrorTransport};
-pub use migration::MigrationTls;
 pub use network::{Addresses, Network, NetworkKind, Networks, Selection, UpstreamProbeKind};
 pub use prefix::Family;
 pub use services::{Ceph, Database, KeyDb, Postgres, PostgresDatabase};
@@ -74,8 +73,6 @@ pub struct Config {
     /// How a target node is chosen for a guest that does not say. Default by free memory. Never
     /// [`NodeSelector::None`].
     pub target_selector: NodeSelector,
-    /// The certificates of live migrations; without them guests' memory goes over the cluster network in plain text.
-    pub migration_tls: Option<MigrationTls>,
     /// What is logged.
     pub logging: Logging,
     /// How guests reach the outside; always there when networking is on.
@@ -286,7 +283,7 @@ fn read(root: &mut Section<'_>, node: &NodeName) -> Option<Config> {
     let database = root.section_or_defaults("database", services::read_database);
     let timers = root.section_or_defaults("timer", daemon::read_timers);
     let fencing = root.section_or_defaults("fencing", |section| fencing::read(section, node.number()));
-    let migration = root.section_or_defaults("migration", migration::read);
+    let target_selector = root.section_or_defaults("migration", migration::read);
     let logging = root.section_or_defaults("logging", daemon::read_logging);
     let guest_networking = root.optional_section("guest_networking", daemon::read_guest_networking);
     if subsystems.networking && !root.has("guest_networking") {
@@ -323,8 +320,7 @@ fn read(root: &mut Section<'_>, node: &NodeName) -> Option<Config> {
         database: database?,
         timers,
         fencing: fencing?,
-        target_selector: migration.target_selector,
-        migration_tls: migration.tls,
+        target_selector,
         logging,
         guest_networking,
         ceph: ceph?,

@@ -149,7 +149,6 @@ fn a_small_file_gets_the_defaults() {
         config.fencing.without_power_proof,
         WithoutPowerProof::StorageProof
     );
-    assert_eq!(config.migration_tls, None);
     assert_eq!(config.target_selector, NodeSelector::Mem);
     assert_eq!(config.api.listen_address, IpAddr::from([10, 100, 0, 250]));
     assert_eq!((config.api.listen_port, config.api.tls.is_none()), (7370, true));
