@@ -65,12 +65,19 @@ pub(crate) async fn order<S: Store>(
             Some(found) => Txn::new().set(&key, &Some(order.clone()), found.version),
             None => Txn::new().create(&key, &Some(order.clone())),
         };
+        // It must still be there, and as it was looked at.
+        let guest = keys::domain(id);
+        let txn = txn
+            .check(&guest.state(), record.state.version)
+            .check(&guest.node(), record.node.version)
+            .check(&guest.owner(), record.owner.version)
+            .check(&guest.incoming(), record.incoming.version);
         match store.commit(txn).await {
             Ok(_) => {
                 tracing::warn!(vm = %id, name = %record.name, %node, forced, by = %by.who, "removal of locks ordered");
                 return Ok(order);
             }
-            // The first order of this cluster.
+            // The first order of this cluster, or the guest was removed.
             Err(StoreError::NoNode { .. }) => {
                 match store
                     .commit(Txn::new().create_path(keys::lock_flushes().path(), ""))

@@ -98,12 +98,25 @@ pub(super) async fn remove<S: Store>(store: &S, id: VmId) -> Result<(), ApiError
                 "The VM went to state {state} while it was to be removed"
             )));
         }
-        let txn = tree.iter().rev().fold(Txn::new(), |txn, (path, znode)| {
+        let mut txn = tree.iter().rev().fold(Txn::new(), |txn, (path, znode)| {
             txn.delete_path(path, Some(znode.version))
         });
+        // It stands beside the guest, and another guest may get this UUID.
+        let lock_flush = keys::lock_flush(id);
+        if let Some(order) = store.get(&lock_flush).await? {
+            txn = txn.delete(&lock_flush, Some(order.version));
+        } else if store.read(keys::lock_flushes().path()).await?.is_some() {
+            // Only if nobody orders it meanwhile: that would outlast the guest.
+            txn = txn.create(&lock_flush, &None).delete(&lock_flush, None);
+        }
         match store.commit(txn).await {
             Ok(_) => return Ok(()),
-            Err(StoreError::BadVersion { .. } | StoreError::NoNode { .. } | StoreError::NotEmpty { .. }) => {}
+            Err(
+                StoreError::BadVersion { .. }
+                | StoreError::NoNode { .. }
+                | StoreError::NodeExists { .. }
+                | StoreError::NotEmpty { .. },
+            ) => {}
             Err(error) => return Err(error.into()),
         }
     }
