@@ -177,7 +177,8 @@ impl<'a, S: Store> Follower<'a, S> {
             certificate,
             store,
             node,
-            used: certificate.stamps(),
+            // Whatever was wrong with a certificate before the last start is over: the first look says so.
+            used: [None, None],
             failures: 0,
         }
     }
@@ -239,7 +240,7 @@ fn reason(error: &TlsError) -> String {
 mod tests {
     use pvc_common::keys;
     use pvc_common::keys::values::Maintenance;
-    use pvc_common::store::memory::MemoryServer;
+    use pvc_common::store::memory::{MemoryServer, MemoryStore};
     use pvc_common::store::{StoreExt, Txn};
 
     use super::*;
@@ -250,8 +251,8 @@ mod tests {
         fs::copy(fixtures.join(key), &files.private_key).unwrap();
     }
 
-    #[tokio::test]
-    async fn a_bad_certificate_raises_a_fault_that_a_good_one_clears() {
+    /// A store, and a certificate that is in use with its files.
+    async fn prepared() -> (MemoryStore, tempfile::TempDir, Arc<Certificate>, TlsFiles) {
         let store = MemoryServer::new().client();
         let seed = Txn::new()
             .create_path("/config", "")
@@ -265,6 +266,12 @@ mod tests {
         };
         install(&files, "tls-certificate.pem", "tls-key.pem");
         let certificate = Certificate::load(files.clone()).unwrap();
+        (store, directory, certificate, files)
+    }
+
+    #[tokio::test]
+    async fn a_bad_certificate_raises_a_fault_that_a_good_one_clears() {
+        let (store, _directory, certificate, files) = prepared().await;
         let node = NodeName::new("hv1").unwrap();
         let mut follower = Follower::new(&certificate, &store, &node);
         let faults = async || store.children_as(&keys::faults()).await.unwrap();
@@ -278,5 +285,17 @@ mod tests {
         follower.look(Look::Usual).await;
         assert!(faults().await.is_empty());
         assert_eq!(follower.failures, 0);
+    }
+
+    #[tokio::test]
+    async fn a_fault_of_before_the_start_is_cleared() {
+        let (store, _directory, certificate, _) = prepared().await;
+        let node = NodeName::new("hv1").unwrap();
+        Follower::new(&certificate, &store, &node)
+            .raise("it is broken")
+            .await;
+        assert_eq!(store.children_as(&keys::faults()).await.unwrap().len(), 1);
+        Follower::new(&certificate, &store, &node).look(Look::Usual).await;
+        assert!(store.children_as(&keys::faults()).await.unwrap().is_empty());
     }
 }
