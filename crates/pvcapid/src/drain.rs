@@ -12,6 +12,7 @@ use pvc_api::node::{Drain, DrainGuest};
 use pvc_common::clock::Clock;
 use pvc_common::keys;
 use pvc_common::store::{Store, StoreError, Txn, Watch};
+use pvc_core::fence::FenceRecord;
 use pvc_core::ids::NodeName;
 use pvc_core::records::DrainReport;
 use pvc_core::states::{DaemonState, DomainState};
@@ -130,17 +131,23 @@ async fn write<S: Store>(store: &S, name: &NodeName, order: Order) -> Result<Str
                 daemon_state.value
             )));
         }
-        let fence = seen.get(&keys::fence(name))?.and_then(|fence| fence.value);
-        if fence.is_some_and(|fence| fence.is_open()) {
+        let fence = seen.get(&keys::fence(name))?;
+        if fence
+            .as_ref()
+            .is_some_and(|fence| fence.value.as_ref().is_some_and(FenceRecord::is_open))
+        {
             return Err(ApiError::conflict(format!(
                 "Node {name} is being fenced; 'fence show {name}' tells how far that is"
             )));
         }
-        let txn = Txn::new().check(&keys.daemon_state(), daemon_state.version).set(
+        let mut txn = Txn::new().check(&keys.daemon_state(), daemon_state.version).set(
             &keys.domain_state(),
             &order.under_way(),
             now.version,
         );
+        if let Some(fence) = fence {
+            txn = txn.check(&keys::fence(name), fence.version);
+        }
         match store.commit(txn).await {
             Ok(_) => {
                 tracing::info!(node = %name, from = %now.value, to = %order.under_way(), "drain ordered");
