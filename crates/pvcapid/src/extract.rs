@@ -8,18 +8,21 @@ use std::time::Duration;
 
 use actix_web::error::PayloadError;
 use actix_web::http::header::CONTENT_TYPE;
-use actix_web::{FromRequest, HttpRequest, dev::Payload, web};
+use actix_web::{FromRequest, HttpMessage, HttpRequest, dev::Payload, web};
 use futures::future::{Either, LocalBoxFuture, select};
 use futures::{Stream, StreamExt};
 use pvc_api::message::ErrorCode;
 use pvc_common::clock::{Clock, HostClock};
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 
-use crate::access::audit;
+use crate::access::{Caller, audit};
 use crate::error::ApiError;
 
 /// The largest body that is taken, in bytes: a guest's XML must fit into one znode, whose limit is 1 MiB.
 pub(crate) const BODY_LIMIT: usize = 1024 * 1024;
+
+/// The largest body of somebody unknown: a name and a password.
+const STRANGERS_BODY_LIMIT: usize = 8 * 1024;
 
 /// How long a body may take to arrive: a client that trickles must not hold a connection for ever.
 const BODY_TIME: Duration = Duration::from_secs(10);
@@ -40,9 +43,13 @@ impl<T: DeserializeOwned + 'static> FromRequest for Params<T> {
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default()
             .to_ascii_lowercase();
+        let limit = match req.extensions().contains::<Caller>() {
+            true => BODY_LIMIT,
+            false => STRANGERS_BODY_LIMIT,
+        };
         let payload = payload.take();
         Box::pin(async move {
-            let body = body(payload, BODY_LIMIT, BODY_TIME).await?;
+            let body = body(payload, limit, BODY_TIME).await?;
             if !body.is_empty() {
                 if !content_type.starts_with("application/x-www-form-urlencoded") {
                     return Err(ApiError::new(

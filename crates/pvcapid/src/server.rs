@@ -26,6 +26,9 @@ const REQUEST_HEAD_LIMIT: Duration = Duration::from_secs(10);
 /// How long an idle connection is kept. Short, since a client of the floating address hangs on to a node that is no
 /// longer primary for as long.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
+/// How long a reply waits for a client that does not take it (RFC 5482). The kernel sees to it: while a reply is stuck, the
+/// server looks at nothing else of its connection.
+const UNTAKEN: Duration = Duration::from_secs(30);
 /// How long requests may still run after a stop was asked for.
 const SHUTDOWN_SECONDS: u64 = 5;
 
@@ -65,6 +68,8 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener, ServerError> {
                 socket.set_freebind_v6(true)?;
             }
         }
+        // Those that are accepted have it from here.
+        socket.set_tcp_user_timeout(Some(UNTAKEN))?;
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;
         socket.listen(1024)?;
@@ -104,6 +109,8 @@ pub fn serve<S: Store>(
     // The end of a reply must not wait until the client has acknowledged what came before it (Nagle), which a client
     // that has nothing to send does only 40 ms later.
     .tcp_nodelay(true)
+    // Who hangs up does not wait any more: what waits for him is dropped.
+    .h1_allow_half_closed(false)
     .shutdown_timeout(SHUTDOWN_SECONDS)
     .disable_signals();
     for listener in listeners {
@@ -124,4 +131,22 @@ fn configure<S: Store>(
 ) {
     services.app_data(app).app_data(operations).app_data(instruments);
     routes::configure::<S>(services);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpStream;
+
+    use super::*;
+
+    // Thousands that ask for much and take nothing would have all connections.
+    #[test]
+    fn a_client_that_takes_nothing_is_given_up() {
+        let listener = listen(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let limit = socket2::SockRef::from(&accepted).tcp_user_timeout().unwrap();
+        assert_eq!(limit, Some(UNTAKEN));
+    }
 }

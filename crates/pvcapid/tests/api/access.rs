@@ -161,3 +161,12 @@ fn guessing_is_slowed_down() {
     assert_eq!(get(&cluster, "/node").status, 429);
     assert_eq!(ask_with(&cluster, "", "GET", "/", None).status, 200);
 }
+
+// Thousands of connections that are not let in must not fill the daemon's memory.
+#[test]
+fn somebody_unknown_can_not_send_much() {
+    let cluster = Cluster::start();
+    let token = "x".repeat(9000);
+    let reply = ask_with(&cluster, "", "POST", "/login", Some(&[("token", &token)]));
+    assert_eq!(reply.status, 413, "{reply:?}");
+}

@@ -1,5 +1,7 @@
 //! States of guests, and waiting for them.
 
+use std::io::Write as _;
+use std::net::TcpStream;
 use std::time::Duration;
 
 use pvc_common::clock::{Clock as _, HostClock};
@@ -185,6 +187,41 @@ fn a_guest_is_removed_only_when_no_process_of_it_may_exist() {
         200,
         "its name is free again"
     );
+}
+
+#[test]
+fn who_hangs_up_waits_no_more() {
+    let cluster = Cluster::start();
+    assert_eq!(define(&cluster, &guest_xml("web", vm_id(1), ""), &[]).status, 200);
+    cluster.set(&keys::domain(vm_id(1)).state(), &VmState::Start);
+    cluster.own(vm_id(1), Some("hv1"));
+    let under_way = |number: u32| {
+        let text = ureq::get(format!("{}/api/v1/metrics/daemon", cluster.url()))
+            .call()
+            .unwrap()
+            .body_mut()
+            .read_to_string()
+            .unwrap();
+        text.contains(&format!("pvc_api_requests_under_way {number}\n"))
+    };
+    let address = cluster.url().strip_prefix("http://").unwrap();
+    let body = "state=shutdown&wait=true";
+    let request = format!(
+        "POST /api/v1/vm/web/state HTTP/1.1\r\nHost: {address}\r\nX-Api-Key: {TOKEN}\r\nContent-Type: \
+         application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let waiting: Vec<TcpStream> = (0..8)
+        .map(|_| {
+            let mut stream = TcpStream::connect(address).unwrap();
+            stream.write_all(request.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    // And the one that asks.
+    eventually(|| under_way(9));
+    drop(waiting);
+    eventually(|| under_way(1));
 }
 
 #[test]
