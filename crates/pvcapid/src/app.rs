@@ -12,7 +12,7 @@ use pvc_core::ids::NodeName;
 use serde::Serialize;
 use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 
-use crate::access::{Access, Audited, AuthPolicy};
+use crate::access::{Access, Audited, AuthPolicy, audit};
 use crate::error::ApiError;
 use crate::events::Hub;
 use crate::names::NameIndex;
@@ -34,6 +34,9 @@ const TURN_LIMIT: Duration = Duration::from_secs(15);
 /// How many requests may wait for guests or nodes at a time. A waiting request costs some memory and one read a
 /// second; beyond this the caller is told to poll.
 const WAITERS: usize = 256;
+
+/// How many more of those that waits for guests must not hold up: an administrator's word about a dead machine.
+const URGENT_WAITERS: usize = 16;
 
 /// What a daemon is told by its configuration.
 #[derive(Debug, Clone)]
@@ -90,6 +93,7 @@ pub struct App<S: Store> {
     mirror: Mirror,
     pub(crate) access: Access,
     waiters: Semaphore,
+    urgent_waiters: Semaphore,
     placings: tokio::sync::Mutex<()>,
     restores: tokio::sync::Mutex<()>,
     events: Hub,
@@ -113,6 +117,7 @@ impl<S: Store> App<S> {
             placings: tokio::sync::Mutex::new(()),
             restores: tokio::sync::Mutex::new(()),
             waiters: Semaphore::new(WAITERS),
+            urgent_waiters: Semaphore::new(URGENT_WAITERS),
         }
     }
 
@@ -173,7 +178,8 @@ impl<S: Store> App<S> {
     /// Carries out a request that waits for nothing, within [`REQUEST_LIMIT`].
     ///
     /// # Errors
-    /// Those of the work, or 503 when it took too long: the store was silent then.
+    /// Those of the work, or 503 when it took too long: the store was silent then. Whether something may have been changed is
+    /// told.
     pub async fn promptly<T: Send>(
         &self,
         work: impl Future<Output = Result<T, ApiError>> + Send,
@@ -197,10 +203,12 @@ impl<S: Store> App<S> {
         limit: Duration,
         work: impl Future<Output = Result<T, ApiError>> + Send,
     ) -> Result<T, ApiError> {
-        self.clock
-            .timeout(limit, work)
-            .await
-            .unwrap_or_else(|| Err(ApiError::store_silent()))
+        self.clock.timeout(limit, work).await.unwrap_or_else(|| {
+            Err(match audit::has_written() {
+                true => ApiError::outcome_unknown(),
+                false => ApiError::store_silent(),
+            })
+        })
     }
 
     /// The turn to define, modify or move a guest; hold it meanwhile. Each looks at all guests or nodes and writes only if nobody
@@ -236,11 +244,23 @@ impl<S: Store> App<S> {
     /// # Errors
     /// 503 when too many requests wait already.
     pub fn waiter(&self) -> Result<SemaphorePermit<'_>, ApiError> {
-        self.waiters.try_acquire().map_err(|_| {
-            ApiError::new(
-                ErrorCode::StoreUnavailable,
-                format!("{WAITERS} requests wait already; ask without waiting and look at the state instead"),
-            )
-        })
+        self.waiters.try_acquire().map_err(|_| too_many_wait(WAITERS))
     }
+
+    /// As [`App::waiter`], for what must not be held up by those that wait for guests.
+    ///
+    /// # Errors
+    /// 503 when too many such requests wait already.
+    pub fn urgent_waiter(&self) -> Result<SemaphorePermit<'_>, ApiError> {
+        self.urgent_waiters
+            .try_acquire()
+            .map_err(|_| too_many_wait(URGENT_WAITERS))
+    }
+}
+
+fn too_many_wait(limit: usize) -> ApiError {
+    ApiError::new(
+        ErrorCode::StoreUnavailable,
+        format!("{limit} requests wait already; ask without waiting and look at the state instead"),
+    )
 }

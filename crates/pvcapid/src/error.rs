@@ -93,6 +93,15 @@ impl ApiError {
         )
     }
 
+    /// The store did not say in time whether it has taken a change.
+    pub fn outcome_unknown() -> ApiError {
+        ApiError::new(
+            ErrorCode::OutcomeUnknown,
+            "The coordination store did not say in time whether it has taken the change, which may or may not have been \
+             made. Look at the current state before asking again",
+        )
+    }
+
     /// Somebody else changed the same thing each time we tried.
     pub fn busy(what: &str) -> ApiError {
         ApiError::new(
@@ -155,11 +164,7 @@ impl From<StoreError> for ApiError {
             }
             StoreError::Unknown { .. } => {
                 tracing::warn!(%error, "outcome of a write unknown");
-                ApiError::new(
-                    ErrorCode::OutcomeUnknown,
-                    "The connection to the coordination store was lost while it was being written: the change may or \
-                     may not have been made. Look at the current state before asking again",
-                )
+                ApiError::outcome_unknown()
             }
             StoreError::NoNode { .. }
             | StoreError::NodeExists { .. }

@@ -47,10 +47,11 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// Everything that the API shows but leases, who may use it and what they did, and texts that may have a hundred kilobytes
-    /// for each guest or node: these are read from the store by whoever wants one.
+    /// Everything that the API shows, and who may use it; but no leases, not what was done, and no texts that may have a
+    /// hundred kilobytes for each guest or node: these are read from the store by whoever wants one.
     pub const API: Scope = Scope {
         subtrees: &[
+            "/access",
             "/ceph",
             "/config",
             "/cmd",

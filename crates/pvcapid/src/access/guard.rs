@@ -28,11 +28,7 @@ struct Admission<'a> {
     refusal: Option<ApiError>,
 }
 
-async fn admit<'a, S: Store>(
-    app: &App<S>,
-    operations: &'a Operations,
-    request: &HttpRequest,
-) -> Admission<'a> {
+fn admit<'a, S: Store>(app: &App<S>, operations: &'a Operations, request: &HttpRequest) -> Admission<'a> {
     // The text that the router matches, percent signs decoded where it decodes them: one that is matched by another
     // pattern here than there could borrow that one's declaration.
     let pattern = request
@@ -50,7 +46,7 @@ async fn admit<'a, S: Store>(
         return admission(None, None);
     }
     let presented = Presented::of(request);
-    let caller = match app.promptly(identify(app, &presented)).await {
+    let caller = match identify(app, &presented) {
         Ok(caller) => caller,
         Err(refusal) => return admission(None, Some(refusal)),
     };
@@ -98,7 +94,7 @@ where
         looked,
         caller,
         refusal,
-    } = admit(&app, &operations, req.request()).await;
+    } = admit(&app, &operations, req.request());
     let operation = match looked {
         Looked::Found(operation) if !req.method().is_safe() => operation,
         // It changes nothing, or there is nothing that it could change.
@@ -106,17 +102,14 @@ where
             return pass(req, next, caller, refusal).await;
         }
     };
-    let note = Note::of(&app, req.request(), operation, caller.as_ref());
-    let stranger = match (&caller, &refusal) {
-        (None, Some(_)) => req.peer_addr().map(|peer| Source::from(peer.ip())),
-        (Some(_), _) | (None, None) => None,
-    };
+    let note = Note::of(&app, req.request(), &operation.id, caller.as_ref());
+    let source = req.peer_addr().map(|peer| Source::from(peer.ip()));
     let reply = note.clone().scope(pass(req, next, caller, refusal)).await;
     let status = match &reply {
         Ok(reply) => reply.status(),
         Err(error) => error.as_response_error().status_code(),
     };
-    app.access.audit.note(note, status, stranger).await;
+    app.access.audit.note(note, status, source).await;
     reply
 }
 

@@ -10,6 +10,7 @@ use pvc_common::store::Store;
 use pvc_core::access::{Guess, Role};
 
 use super::presented::Presented;
+use super::record::record;
 use super::{AuthPolicy, Caller, TokenDigest, session, token};
 use crate::app::App;
 use crate::error::ApiError;
@@ -19,15 +20,15 @@ use crate::error::ApiError;
 /// # Errors
 /// 401 for nobody known, 403 for a change that another site's page may have sent, 429 for who guesses, 503 when the
 /// store that knows him does not answer.
-pub(super) async fn identify<S: Store>(app: &App<S>, presented: &Presented) -> Result<Caller, ApiError> {
+pub(super) fn identify<S: Store>(app: &App<S>, presented: &Presented) -> Result<Caller, ApiError> {
     if let AuthPolicy::Open = app.settings.auth {
         return Ok(Caller::anybody(Role::Admin));
     }
     if let Some(token) = &presented.token {
-        return by_token(app, presented, token).await;
+        return by_token(app, presented, token);
     }
     if let Some(secret) = &presented.session {
-        let Some((caller, _)) = session::holder(app, secret).await? else {
+        let Some((caller, _)) = session::holder(app, secret)? else {
             return Err(unauthorized("The session is over: log in again"));
         };
         if presented.changes {
@@ -40,24 +41,38 @@ pub(super) async fn identify<S: Store>(app: &App<S>, presented: &Presented) -> R
     )))
 }
 
-/// The holder of that token. Where many were wrong, only one that was good a moment ago is looked at: 256 random bits
-/// can not be guessed, and programs behind the address of someone who guesses go on working.
-async fn by_token<S: Store>(app: &App<S>, presented: &Presented, text: &[u8]) -> Result<Caller, ApiError> {
-    let name = token::name_in(text);
-    let limited = may_try(app, presented);
-    if let Some(name) = name.clone() {
-        let key = keys::token(&name);
-        let record = match &limited {
-            Ok(()) => app.access.tokens.read(&app.store, &key).await?,
-            Err(_) => app.access.tokens.known(&key, HostClock.now()).flatten(),
-        };
+/// Whether somebody is known to the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    Yes,
+    No,
+    /// The store that would know him is silent.
+    Perhaps,
+}
+
+/// Whether who sent that request would be let in now as well.
+pub(crate) fn is_known<S: Store>(app: &App<S>, presented: &Presented) -> Known {
+    match identify(app, presented) {
+        Ok(_) => Known::Yes,
+        Err(error) if error.code == ErrorCode::StoreUnavailable => Known::Perhaps,
+        // That others at his address guess says nothing about him.
+        Err(error) if error.code == ErrorCode::TooManyFailures => Known::Perhaps,
+        Err(_) => Known::No,
+    }
+}
+
+/// The holder of that token. Where many were wrong, only one with 256 random bits is looked at: it can not be guessed, and
+/// programs behind the address of someone who guesses go on working.
+fn by_token<S: Store>(app: &App<S>, presented: &Presented, text: &[u8]) -> Result<Caller, ApiError> {
+    if let Some(name) = token::name_in(text) {
+        let record = record(app, &keys::token(&name))?;
         let now = app.clock_seconds();
         if let Some(caller) = token::holder(name.clone(), record.as_ref(), text, now) {
             app.access.uses.note(&name, now, presented.address.clone());
             return Ok(caller);
         }
     }
-    limited?;
+    may_try(app, presented)?;
     let digest = TokenDigest::of(text);
     if let Some(caller) = app.settings.auth.holder(&digest) {
         return Ok(caller);

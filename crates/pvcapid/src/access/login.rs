@@ -8,6 +8,7 @@ use pvc_core::ids::AccountName;
 
 use super::identify::{failed, identify, may_try, unauthorized};
 use super::presented::Presented;
+use super::record::record;
 use super::session::{self, LoggedIn};
 use super::{AuthPolicy, Caller, TokenDigest, Who, audit, token};
 use crate::app::App;
@@ -48,7 +49,7 @@ pub(crate) async fn log_in<S: Store>(
     let (guess, known) = match credential {
         Credential::Token(text) => {
             let guess = TokenDigest::of(text.as_bytes()).guess();
-            (guess, by_token(app, &text).await?)
+            (guess, by_token(app, &text)?)
         }
         Credential::Password { user, password } => {
             let guess = TokenDigest::of(format!("{user}\0{password}").as_bytes()).guess();
@@ -76,6 +77,9 @@ pub(crate) async fn log_in<S: Store>(
 pub(crate) async fn log_out<S: Store>(app: &App<S>, presented: &Presented) -> Result<Answer, ApiError> {
     if let Some(secret) = &presented.session {
         presented.check_page()?;
+        if let Some((caller, _)) = session::holder(app, secret)? {
+            audit::identified(&caller);
+        }
         session::close(app, secret).await?;
     }
     Ok(Answer {
@@ -85,21 +89,21 @@ pub(crate) async fn log_out<S: Store>(app: &App<S>, presented: &Presented) -> Re
 }
 
 /// Who sends that request, and when his session ends if he has one.
-pub(crate) async fn whoami<S: Store>(
+pub(crate) fn whoami<S: Store>(
     app: &App<S>,
     presented: &Presented,
 ) -> Result<(Caller, Option<u64>), ApiError> {
-    let caller = identify(app, presented).await?;
+    let caller = identify(app, presented)?;
     let session = match &presented.session {
-        Some(secret) if presented.token.is_none() => session::holder(app, secret).await?,
+        Some(secret) if presented.token.is_none() => session::holder(app, secret)?,
         Some(_) | None => None,
     };
     Ok((caller, session.map(|(_, expires_at)| expires_at)))
 }
 
-async fn by_token<S: Store>(app: &App<S>, text: &str) -> Result<Option<LoggedIn>, ApiError> {
+fn by_token<S: Store>(app: &App<S>, text: &str) -> Result<Option<LoggedIn>, ApiError> {
     if let Some(name) = token::name_in(text.as_bytes()) {
-        let record = app.access.tokens.read(&app.store, &keys::token(&name)).await?;
+        let record = record(app, &keys::token(&name))?;
         let now = app.clock_seconds();
         let holder = token::holder(name.clone(), record.as_ref(), text.as_bytes(), now);
         if let (Some(caller), Some(record)) = (holder, record) {
@@ -128,7 +132,7 @@ async fn by_password<S: Store>(
 ) -> Result<Option<LoggedIn>, ApiError> {
     let name = AccountName::new(user).ok();
     let record = match &name {
-        Some(name) => app.access.users.read(&app.store, &keys::user(name)).await?,
+        Some(name) => record(app, &keys::user(name))?,
         None => None,
     };
     let hash = record.as_ref().map(|record| &record.password);

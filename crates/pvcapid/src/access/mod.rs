@@ -6,7 +6,7 @@
 //! * `caller` - who asks.
 //! * `configured`, `token`, `user`, `session` - who is let in: tokens of the configuration, tokens and users that were
 //!   made while the cluster ran, browsers that have logged in.
-//! * `digest`, `password` - how they are checked; `recent`, `uses` - what is kept in memory of them.
+//! * `record` - what is known of them; `digest`, `password` - how they are checked; `uses` - when they were last used.
 //! * `audit` - what was done.
 //! * `containers` - where all that is in the store.
 
@@ -21,7 +21,7 @@ pub(crate) mod login;
 mod operations;
 mod password;
 mod presented;
-mod recent;
+mod record;
 mod session;
 pub(crate) mod token;
 pub(crate) mod user;
@@ -30,28 +30,24 @@ mod uses;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pvc_common::store::Store;
-use pvc_core::access::{FailureLimit, SessionRecord, TokenRecord, UserRecord};
+use pvc_core::access::FailureLimit;
 
 pub use audit::Audited;
 pub use caller::{Caller, Who};
 pub use configured::{AuthPolicy, KnownToken};
 pub use digest::TokenDigest;
 pub(crate) use guard::guard;
+pub(crate) use identify::{Known, is_known};
 pub(crate) use operations::Operations;
 pub(crate) use presented::Presented;
 
 pub(crate) use session::COOKIE as SESSION_COOKIE;
-
-use recent::Recent;
 
 /// What the daemon keeps in memory of those who use it.
 #[derive(Debug)]
 pub(crate) struct Access {
     failures: Mutex<FailureLimit>,
     hasher: password::Hasher,
-    tokens: Recent<TokenRecord>,
-    users: Recent<UserRecord>,
-    sessions: Recent<SessionRecord>,
     uses: Arc<uses::LastUses>,
     audit: audit::Log,
 }
@@ -62,9 +58,6 @@ impl Access {
         Access {
             failures: Mutex::default(),
             hasher: password::Hasher::default(),
-            tokens: Recent::default(),
-            users: Recent::default(),
-            sessions: Recent::default(),
             uses: Arc::default(),
             audit: audit::Log::new(),
         }

@@ -6,11 +6,12 @@
 
 use actix_web::cookie::time::Duration as CookieDuration;
 use actix_web::cookie::{Cookie, SameSite};
-use pvc_common::keys;
+use pvc_common::keys::{self, Key};
 use pvc_common::store::{Store, StoreError, StoreExt, Txn};
 use pvc_core::access::{Account, Digest, SessionRecord, hex, is_over};
 
 use super::digest::{self, Purpose};
+use super::record::record;
 use super::{AuthPolicy, Caller, Who, containers};
 use crate::app::App;
 use crate::error::ApiError;
@@ -58,42 +59,39 @@ pub(super) async fn open<S: Store>(app: &App<S>, who: &LoggedIn, from: String) -
 
 /// Ends the session of that cookie. None there is success.
 pub(super) async fn close<S: Store>(app: &App<S>, secret: &str) -> Result<(), ApiError> {
-    let key = keys::session(&digest::stored(Purpose::Session, secret.as_bytes()));
-    let ended = app.store.commit(Txn::new().delete(&key, None)).await;
-    app.access.sessions.forget(&key);
-    match ended {
+    let key = key_of(secret);
+    // Whoever sends what never was a session must not make the store write.
+    if record(app, &key)?.is_none() {
+        return Ok(());
+    }
+    match app.store.commit(Txn::new().delete(&key, None)).await {
         Ok(_) | Err(StoreError::NoNode { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }
 }
 
+fn key_of(secret: &str) -> Key<SessionRecord> {
+    keys::session(&digest::stored(Purpose::Session, secret.as_bytes()))
+}
+
 /// Whose session the cookie with `secret` is, if it still is one.
-pub(super) async fn holder<S: Store>(app: &App<S>, secret: &str) -> Result<Option<(Caller, u64)>, ApiError> {
-    let key = keys::session(&digest::stored(Purpose::Session, secret.as_bytes()));
-    let Some(record) = app.access.sessions.read(&app.store, &key).await? else {
+pub(super) fn holder<S: Store>(app: &App<S>, secret: &str) -> Result<Option<(Caller, u64)>, ApiError> {
+    let Some(session) = record(app, &key_of(secret))? else {
         return Ok(None);
     };
     let now = app.clock_seconds();
-    if is_over(Some(record.expires_at), now) {
+    if is_over(Some(session.expires_at), now) {
         return Ok(None);
     }
-    let good = |current: &[u8]| digest::same(&record.credential, &credential(secret, current));
-    let caller = match record.account {
-        Account::User { name } => app
-            .access
-            .users
-            .read(&app.store, &keys::user(&name))
-            .await?
+    let good = |current: &[u8]| digest::same(&session.credential, &credential(secret, current));
+    let caller = match session.account {
+        Account::User { name } => record(app, &keys::user(&name))?
             .filter(|user| good(user.password.hash.as_bytes()))
             .map(|user| Caller {
                 who: Who::User { name },
                 role: user.role,
             }),
-        Account::Token { name } => app
-            .access
-            .tokens
-            .read(&app.store, &keys::token(&name))
-            .await?
+        Account::Token { name } => record(app, &keys::token(&name))?
             .filter(|token| good(token.digest.as_bytes()) && !is_over(token.expires_at, now))
             .map(|token| Caller {
                 who: Who::Token { name },
@@ -107,7 +105,7 @@ pub(super) async fn holder<S: Store>(app: &App<S>, secret: &str) -> Result<Optio
                 .map(super::KnownToken::holder),
         },
     };
-    Ok(caller.map(|caller| (caller, record.expires_at)))
+    Ok(caller.map(|caller| (caller, session.expires_at)))
 }
 
 /// Ties a session to what was logged in with. Keyed by what the cookie holds: what is stored tells nothing of a token

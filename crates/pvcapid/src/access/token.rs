@@ -107,7 +107,6 @@ pub(crate) async fn create<S: Store>(
         }
         Err(error) => return Err(error.into()),
     }
-    app.access.tokens.forget(&key);
     tracing::info!(token = %name, %role, %by, "token made");
     Ok(CreatedToken {
         message: format!("Token {name} with the role {role} is made; this is the only time that it is shown"),
@@ -179,7 +178,6 @@ pub(crate) async fn remove<S: Store>(app: &App<S>, name: &AccountName) -> Result
             .delete(&key, Some(found.version));
         match app.store.commit(txn).await {
             Ok(_) => {
-                app.access.tokens.forget(&key);
                 tracing::info!(token = %name, "token removed");
                 return Ok(format!("Token {name} is removed"));
             }

@@ -42,7 +42,6 @@ pub(crate) async fn create<S: Store>(
     let key = keys::user(name);
     match containers::commit(&app.store, Txn::new().create(&key, &record)).await {
         Ok(()) => {
-            app.access.users.forget(&key);
             tracing::info!(user = %name, %role, %by, "user added");
             Ok(format!("User {name} with the role {role} is added"))
         }
@@ -100,10 +99,7 @@ pub(crate) async fn modify<S: Store>(
             .commit(Txn::new().set(&key, &record, found.version))
             .await
         {
-            Ok(_) => {
-                app.access.users.forget(&key);
-                return Ok(format!("User {name} is changed"));
-            }
+            Ok(_) => return Ok(format!("User {name} is changed")),
             Err(StoreError::BadVersion { .. } | StoreError::NoNode { .. }) => {}
             Err(error) => return Err(error.into()),
         }
@@ -116,7 +112,6 @@ pub(crate) async fn remove<S: Store>(app: &App<S>, name: &AccountName) -> Result
     let key = keys::user(name);
     match app.store.commit(Txn::new().delete(&key, None)).await {
         Ok(_) => {
-            app.access.users.forget(&key);
             tracing::info!(user = %name, "user removed");
             Ok(format!("User {name} is removed"))
         }

@@ -56,7 +56,7 @@ pub(crate) async fn renews<S: Store>(
     name: &NodeName,
     machine: Option<&Incarnation>,
 ) -> Result<bool, ApiError> {
-    let _permit = app.waiter()?;
+    let _permit = app.urgent_waiter()?;
     let key = keys::lease_node(name);
     let mut watch = app.store.watch_tree(key.path());
     let version = async || -> Result<_, ApiError> {

@@ -183,7 +183,7 @@ pub(crate) async fn session<S: Store>(
     request: HttpRequest,
 ) -> Result<impl Responder, ApiError> {
     let presented = Presented::of(&request);
-    let (caller, expires_at) = app.promptly(login::whoami(&app, &presented)).await?;
+    let (caller, expires_at) = login::whoami(&app, &presented)?;
     Ok(web::Json(Session {
         who: caller.to_string(),
         role: caller.role.to_string(),
@@ -260,7 +260,7 @@ pub(crate) async fn create_token<S: Store>(
         .json(created))
 }
 
-/// Removes a token. It lets nobody in from now on; on other nodes within a second.
+/// Removes a token. It lets nobody in from now on; on other nodes some milliseconds later.
 #[utoipa::path(
     delete, path = "/token/{token}", operation_id = "remove_token", tag = "access",
     params(("token" = String, Path, description = "The token's name")), security(("token" = ["admin"])),

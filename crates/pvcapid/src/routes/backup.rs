@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use actix_web::http::header::CONTENT_TYPE;
+use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::{HttpRequest, HttpResponse, Responder, web};
 use pvc_api::message::{ErrorCode, ErrorReply, Message};
 use pvc_common::schema;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, OpenApi};
 
 use super::{message, resource};
-use crate::access::Caller;
+use crate::access::{Caller, audit};
 use crate::app::App;
 use crate::backup::{self, Existing, Secrets};
 use crate::error::ApiError;
@@ -70,7 +70,12 @@ pub(crate) async fn make<S: Store>(
     };
     let text = backup::make(&app.view()?, secrets)?;
     tracing::warn!(by = %Caller::of(&request), ?secrets, bytes = text.len(), "a backup of the store was made");
-    Ok(web::Json(text))
+    if secrets == Secrets::Included {
+        audit::shown_secrets(&app, &request, "backup").await;
+    }
+    Ok(HttpResponse::Ok()
+        .insert_header((CACHE_CONTROL, "no-store"))
+        .json(text))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -123,7 +128,7 @@ pub(crate) async fn restore<S: Store>(
         .map_err(|error| ApiError::invalid("cluster_data", error))?;
     let by = Caller::of(&request).to_string();
     // Beside the request: one that is hung up on half-way must not leave the store half-way.
-    let done = tokio::spawn(async move { backup::restore(&app, &backup, &by).await });
+    let done = audit::beside(async move { backup::restore(&app, &backup, &by).await });
     let text = done
         .await
         .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))??;
@@ -166,7 +171,7 @@ pub(crate) async fn initialize<S: Store>(
         _ => Existing::Refuse,
     };
     tracing::warn!(by = %Caller::of(&request), ?existing, "asked to initialize the store");
-    let done = tokio::spawn(async move { backup::initialize(&app, existing).await });
+    let done = audit::beside(async move { backup::initialize(&app, existing).await });
     let text = done
         .await
         .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))??;

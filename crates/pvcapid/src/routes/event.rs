@@ -16,6 +16,7 @@ use tokio::sync::broadcast::error::RecvError;
 use utoipa::{IntoParams, OpenApi};
 
 use super::resource;
+use crate::access::{self, Known, Presented};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::events::{EventId, Kind, MOST_CLIENTS, Numbered, Subscription};
@@ -55,7 +56,7 @@ pub(crate) struct EventParams {
 ///
 /// The first is `begin` (from now on) or, for a client that says what it got last and can not be told the rest any more,
 /// `reset` (read everything again). Its data is an object with `action` (`added`, `changed`, `removed`) and how the thing is
-/// now. A client that does not read is cut off; it goes on by its last id.
+/// now. A client that does not read is cut off, and so is one whose token or session ends; it goes on by its last id.
 #[utoipa::path(
     get, path = "/events", operation_id = "events", tag = "event", params(
         EventParams,
@@ -95,7 +96,7 @@ pub(crate) async fn events<S: Store>(
             format!("{MOST_CLIENTS} clients are told of events already"),
         )
     })?;
-    let feed = Feed::new(subscription, kinds, app.clone());
+    let feed = Feed::new(subscription, kinds, app.clone(), Presented::of(&request));
     let body = stream::unfold(feed, async |mut feed| {
         let text = feed.next().await?;
         Some((Ok::<_, actix_web::Error>(Bytes::from(text)), feed))
@@ -126,10 +127,17 @@ struct Feed<S: Store> {
     kinds: BTreeSet<Kind>,
     /// What is sent before anything new.
     first: Vec<String>,
+    /// What the client has shown of itself: it must be good as long as it is told anything.
+    presented: Presented,
 }
 
 impl<S: Store> Feed<S> {
-    fn new(mut subscription: Subscription, kinds: BTreeSet<Kind>, app: web::Data<App<S>>) -> Feed<S> {
+    fn new(
+        mut subscription: Subscription,
+        kinds: BTreeSet<Kind>,
+        app: web::Data<App<S>>,
+        presented: Presented,
+    ) -> Feed<S> {
         let mut first = Vec::new();
         match subscription.missed.take() {
             None => first.push(message(subscription.last, "reset", "{}")),
@@ -142,6 +150,7 @@ impl<S: Store> Feed<S> {
             subscription,
             kinds,
             first,
+            presented,
         }
     }
 
@@ -156,6 +165,9 @@ impl<S: Store> Feed<S> {
                 .clock
                 .timeout(HEARTBEAT, self.subscription.live.recv())
                 .await;
+            if access::is_known(&self.app, &self.presented) == Known::No {
+                return None;
+            }
             match received {
                 None => return Some(":\n\n".to_owned()),
                 Some(Ok(event)) => {

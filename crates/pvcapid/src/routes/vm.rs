@@ -18,7 +18,7 @@ use serde::Deserialize;
 use utoipa::{IntoParams, OpenApi};
 
 use super::{begun, message, resource};
-use crate::access::Caller;
+use crate::access::{Caller, audit};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::extract::{self, Params};
@@ -356,6 +356,7 @@ pub(crate) async fn show<S: Store>(
     if params.secrets {
         tracing::info!(vm = %id, by = %Caller::of(&request), "the passwords of a VM were looked at");
         let shown = list::one_with_secrets(&view, app.clock.wall(), id)?;
+        audit::shown_secrets(&app, &request, "show_vm").await;
         return Ok(HttpResponse::Ok()
             .insert_header((CACHE_CONTROL, "no-store"))
             .json([shown]));

@@ -7,6 +7,7 @@ use pvc_core::ids::{NodeName, VmId, VmName};
 use pvc_core::records::{CephClients, Incoming, Owner};
 use pvc_core::states::{MigrationMethod, VmState};
 
+use crate::access::audit;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::snapshot::{Reading, Snapshot, Wanted, children_of};
@@ -114,7 +115,8 @@ pub(crate) fn unknown(vm: &str) -> ApiError {
     ApiError::not_found(format!("There is no VM {vm:?} in this cluster"))
 }
 
-/// The guest of that UUID or name, as the mirror shows it.
+/// The guest of that UUID or name, as the mirror shows it. What is done to a guest that was found by its name is done only if
+/// it still has it.
 ///
 /// # Errors
 /// 404 if there is none; 503 if the mirror is too old to tell.
@@ -124,7 +126,13 @@ pub(crate) fn find_in<S: Store>(app: &App<S>, view: &View, vm: &str) -> Result<V
     {
         return Ok(id);
     }
-    app.names.find(view, vm).ok_or_else(|| unknown(vm))
+    let id = app.names.find(view, vm).ok_or_else(|| unknown(vm))?;
+    // The mirror may be behind the store, where another guest may have that name by now.
+    let name = keys::domain(id).name();
+    if let Some(znode) = view.znode(name.path()) {
+        audit::named(&name, znode.version);
+    }
+    Ok(id)
 }
 
 /// As [`find_in`], in the latest view.

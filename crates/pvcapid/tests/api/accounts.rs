@@ -307,7 +307,6 @@ fn guessing_passwords_is_slowed_down_and_tokens_that_work_go_on_working() {
     let cluster = Cluster::start();
     add_ann(&cluster);
     let token = make(&cluster, "grafana", "viewer");
-    assert_eq!(ask_with(&cluster, &token, "GET", "/node", None).status, 200);
     let guess = |number: u32| {
         let password = format!("a wrong guess, the {number}th");
         let form = [("username", "ann"), ("password", password.as_str())];

@@ -115,3 +115,47 @@ fn no_secret_is_entered() {
         }
     }
 }
+
+#[test]
+fn who_is_not_known_can_not_push_out_what_others_did() {
+    let cluster = Cluster::start();
+    for guess in 0..5 {
+        let token = format!("guess-{guess}");
+        assert_eq!(ask_with(&cluster, "", "POST", "/logout", Some(&[])).status, 200);
+        assert_eq!(ask_with(&cluster, "", "POST", "/login", Some(&[])).status, 400);
+        ask_with(&cluster, "", "POST", "/login", Some(&[("token", &token)]));
+    }
+    // Somebody who is known is entered among them.
+    let reply = post(&cluster, "/status", &[("state", "true")]);
+    entry_of(&cluster, &reply);
+    let all = get(&cluster, "/audit").body;
+    assert_eq!(all.as_array().unwrap().len(), 2, "{all}");
+    assert_eq!(all[1]["role"], json!(null));
+}
+
+#[test]
+fn looking_at_secrets_is_entered() {
+    let cluster = Cluster::start();
+    assert_eq!(
+        define(&cluster, &guest_xml("web1", vm_id(1), ""), &[]).status,
+        200
+    );
+    let shown = get(&cluster, "/vm/web1?secrets=true");
+    assert_eq!(entry_of(&cluster, &shown)["operation"], json!("show_vm"));
+    let backup = get(&cluster, "/backup?secrets=true");
+    assert_eq!(entry_of(&cluster, &backup)["who"], json!("token \"tests\""));
+    assert_eq!(entry_of(&cluster, &backup)["target"], json!("/api/v1/backup"));
+    let plain = get(&cluster, "/backup");
+    let path = format!("/audit?request_id={}", plain.request_id);
+    assert_eq!(get(&cluster, &path).body, json!([]));
+}
+
+// A client that hangs up half-way must not make the trace of an erasure vanish.
+#[test]
+fn making_the_store_anew_is_entered() {
+    let cluster = Cluster::start();
+    let form = [("yes-i-really-mean-it", "yes"), ("overwrite", "True")];
+    let reply = post(&cluster, "/initialize", &form);
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert_eq!(entry_of(&cluster, &reply)["operation"], json!("initialize"));
+}

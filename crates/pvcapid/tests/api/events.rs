@@ -8,7 +8,7 @@ use pvc_common::keys;
 use pvc_core::states::VmState;
 use serde_json::{Value, json};
 
-use crate::client::{agent, define, get};
+use crate::client::{agent, ask_with, define, get, post};
 use crate::common::{Cluster, TOKEN, guest_xml, vm_id};
 
 /// A client that listens.
@@ -23,9 +23,13 @@ struct Event {
 
 impl Listener {
     fn start(cluster: &Cluster, query: &str, last: &str) -> Listener {
+        Listener::with(cluster, TOKEN, query, last)
+    }
+
+    fn with(cluster: &Cluster, token: &str, query: &str, last: &str) -> Listener {
         let mut request = agent()
             .get(format!("{}/api/v1/events{query}", cluster.url()))
-            .header("X-Api-Key", TOKEN);
+            .header("X-Api-Key", token);
         if !last.is_empty() {
             request = request.header("Last-Event-ID", last);
         }
@@ -115,6 +119,26 @@ fn a_client_that_can_not_be_told_the_rest_is_told_so() {
     let reply = get(&cluster, "/events?types=node,weather");
     assert_eq!(reply.status, 400);
     assert!(reply.message().contains("weather"), "{}", reply.message());
+}
+
+#[test]
+fn who_is_let_in_no_longer_is_told_nothing_more() {
+    let cluster = Cluster::start();
+    let form = [("name", "kiosk"), ("role", "viewer")];
+    let token = post(&cluster, "/token", &form).body["token"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let mut listener = Listener::with(&cluster, &token, "", "");
+    assert_eq!(listener.next().name, "begin");
+    assert_eq!(
+        ask_with(&cluster, TOKEN, "DELETE", "/token/kiosk", None).status,
+        200
+    );
+    assert_eq!(define(&cluster, &guest_xml("web", vm_id(1), ""), &[]).status, 200);
+    let mut rest = String::new();
+    listener.0.read_to_string(&mut rest).unwrap();
+    assert!(!rest.contains("web"), "{rest}");
 }
 
 #[test]

@@ -40,12 +40,12 @@ const ORPHANED: Duration = Duration::from_secs(15 * 60);
 /// How long a stop waits for the queue.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// In which time one entry tells of refusals of one address: whoever has no token must not be able to push out what
-/// others did.
+/// In which time one entry tells of what somebody unknown at one address tries: whoever has no token must not be able to
+/// push out what others did.
 const STRANGER: Duration = Duration::from_secs(600);
 
-/// Addresses of strangers that are kept.
-const STRANGERS: usize = 4096;
+/// Addresses of which that is told in that time. With a thousand addresses it would still take a day to fill the log.
+const STRANGERS: usize = 64;
 
 /// An entry for the log, and the names under which the note of its request may stand.
 #[derive(Debug)]
@@ -99,9 +99,10 @@ impl Log {
         }
     }
 
-    /// Enters a request that was answered with that status; `stranger` is where it came from if nobody known sent it.
-    pub(in crate::access) async fn note(&self, note: Note, status: StatusCode, stranger: Option<Source>) {
-        if let Some(source) = stranger
+    /// Enters a request from there that was answered with that status.
+    pub(in crate::access) async fn note(&self, note: Note, status: StatusCode, source: Option<Source>) {
+        if note.is_of_a_stranger()
+            && let Some(source) = source
             && self.was_told(source)
         {
             return;
@@ -123,7 +124,7 @@ impl Log {
         }
     }
 
-    /// Whether a refusal of that address has been told lately.
+    /// Whether a stranger's request from that address has been told lately.
     fn was_told(&self, source: Source) -> bool {
         let now = HostClock.now();
         let mut strangers = lock(&self.strangers);

@@ -4,11 +4,13 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix_web::HttpRequest;
-use pvc_common::store::Store;
+use actix_web::http::StatusCode;
+use pvc_common::keys::Key;
+use pvc_common::store::{Store, ZnodeVersion};
 use pvc_core::access::{AuditEntry, AuditRequest};
+use tokio::task::JoinHandle;
 
 use super::super::Caller;
-use super::super::operations::Operation;
 use crate::app::App;
 use crate::request;
 
@@ -38,6 +40,18 @@ struct Noted {
     names: Vec<String>,
     /// Whether it surely does.
     stands: bool,
+    /// The znode that tells what the request named, with the version at which it did.
+    named: Option<(String, ZnodeVersion)>,
+}
+
+/// A note that is to be written with the first change of its request.
+pub(super) struct Due {
+    pub(super) note: Note,
+    /// The name under which it is to be tried.
+    pub(super) name: String,
+    pub(super) request: AuditRequest,
+    /// The znode that tells what the request named, with the version at which it did.
+    pub(super) named: Option<(String, ZnodeVersion)>,
 }
 
 impl Note {
@@ -45,7 +59,7 @@ impl Note {
     pub(in crate::access) fn of<S: Store>(
         app: &App<S>,
         request: &HttpRequest,
-        operation: &Operation,
+        operation: &str,
         caller: Option<&Caller>,
     ) -> Note {
         let id = request::current_id();
@@ -60,7 +74,7 @@ impl Note {
                 .peer_addr()
                 .map(|peer| peer.ip().to_canonical().to_string())
                 .unwrap_or_default(),
-            operation: operation.id.clone(),
+            operation: operation.to_owned(),
             method: request.method().to_string(),
             target: request.path().to_owned(),
             parameters: parameters_told(request.query_string()),
@@ -75,6 +89,7 @@ impl Note {
             message: String::new(),
             names: Vec::new(),
             stands: false,
+            named: None,
         })))
     }
 
@@ -83,9 +98,8 @@ impl Note {
         NOTE.scope(self, work)
     }
 
-    /// The note of the request that is being carried out here, unless it stands in the store already: with the name
-    /// under which it is to be tried.
-    pub(super) fn due() -> Option<(Note, String, AuditRequest)> {
+    /// The note of the request that is being carried out here, unless it stands in the store already.
+    pub(super) fn due() -> Option<Due> {
         let note = NOTE.try_with(Clone::clone).ok()?;
         let mut noted = note.lock();
         if noted.stands {
@@ -94,9 +108,19 @@ impl Note {
         // A name is tried once: after an unknown outcome the same one could be there already, or come later.
         let name = format!("{}-{}", noted.request.request_id, noted.names.len());
         noted.names.push(name.clone());
-        let request = noted.request.clone();
+        let (request, named) = (noted.request.clone(), noted.named.clone());
         drop(noted);
-        Some((note, name, request))
+        Some(Due {
+            note,
+            name,
+            request,
+            named,
+        })
+    }
+
+    /// Whether nobody is known to have sent the request.
+    pub(super) fn is_of_a_stranger(&self) -> bool {
+        self.lock().request.role.is_none()
     }
 
     /// The note stands in the store.
@@ -120,6 +144,37 @@ impl Note {
         // Nothing is ever half done under this lock.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Enters that secrets were shown: such a request changes nothing, but who has sent it is to be found.
+pub(crate) async fn shown_secrets<S: Store>(app: &App<S>, request: &HttpRequest, operation: &str) {
+    let note = Note::of(app, request, operation, Some(&Caller::of(request)));
+    note.lock().message = "Secrets were shown".to_owned();
+    app.access.audit.note(note, StatusCode::OK, None).await;
+}
+
+/// Carries out `work` of the request that is being carried out here in a task of its own, which goes on if the client hangs
+/// up.
+pub(crate) fn beside<F>(work: F) -> JoinHandle<F::Output>
+where
+    F: Future<Output: Send> + Send + 'static,
+{
+    match NOTE.try_with(Clone::clone) {
+        Ok(note) => tokio::spawn(note.scope(work)),
+        Err(_) => tokio::spawn(work),
+    }
+}
+
+/// Whether the request that is being carried out has changed something, or may have.
+pub(crate) fn has_written() -> bool {
+    NOTE.try_with(|note| !note.lock().names.is_empty())
+        .unwrap_or(false)
+}
+
+/// Notes that the request that is being carried out named something by what the znode of `key` says at that version: it is
+/// carried out only if it still says so.
+pub(crate) fn named<T>(key: &Key<T>, version: ZnodeVersion) {
+    let _ = NOTE.try_with(|note| note.lock().named = Some((key.path().to_owned(), version)));
 }
 
 /// Notes what the request that is being carried out was answered, in words.

@@ -1,4 +1,5 @@
-//! The store as handlers see it: the first write of each request carries the note that it was ordered.
+//! The store as handlers see it: the first write of each request carries the note that it was ordered, and a check that
+//! what it named is still called so.
 
 use std::future::Future;
 
@@ -6,7 +7,7 @@ use pvc_common::keys;
 use pvc_common::store::{Applied, Op, SessionState, Store, StoreError, Txn, Znode};
 
 use super::super::containers;
-use super::note::Note;
+use super::note::{Due, Note};
 
 /// A store whose writes are noted in the audit log, in the same transaction.
 #[derive(Debug, Clone)]
@@ -26,12 +27,24 @@ impl<S: Store> Audited<S> {
             Op::Check { .. } | Op::Guard { .. } => false,
         });
         let due = if changes { Note::due() } else { None };
-        let Some((note, name, request)) = due else {
+        let Some(due) = due else {
             return self.0.commit(txn).await;
         };
-        // At the end, so that errors name the places that the caller knows.
-        let own = txn.ops.len();
-        let noted = txn.create(&keys::audit_note(&name), &request);
+        let Due {
+            note,
+            name,
+            request,
+            named,
+        } = due;
+        // Before all others, since these may delete what is checked.
+        let checks = usize::from(named.is_some());
+        let before = named.map(|(path, version)| Op::Check { path, version });
+        let caller = txn.ops.len();
+        let own = checks + caller;
+        let noted = Txn {
+            ops: before.into_iter().chain(txn.ops).collect(),
+        }
+        .create(&keys::audit_note(&name), &request);
         let outcome = match self.0.commit(noted.clone()).await {
             Err(StoreError::NoNode { index, .. }) if index == own => {
                 containers::ensure(&self.0).await?;
@@ -54,11 +67,27 @@ impl<S: Store> Audited<S> {
                 | StoreError::Refused { .. },
             ) => note.stands_not(&name),
         }
-        outcome.map(|mut applied| {
-            applied.truncate(own);
-            applied
-        })
+        match outcome {
+            Ok(applied) => Ok(applied.into_iter().skip(checks).take(caller).collect()),
+            Err(error) => Err(at_callers_place(error, checks)),
+        }
     }
+}
+
+/// The error with the place that the caller knows. What fails before all of its own operations failed at its beginning.
+fn at_callers_place(mut error: StoreError, before: usize) -> StoreError {
+    match &mut error {
+        StoreError::NoNode { index, .. }
+        | StoreError::NodeExists { index, .. }
+        | StoreError::BadVersion { index, .. }
+        | StoreError::NotEmpty { index, .. } => *index = index.saturating_sub(before),
+        StoreError::LockLost { .. }
+        | StoreError::Unknown { .. }
+        | StoreError::Unavailable { .. }
+        | StoreError::SessionExpired
+        | StoreError::Refused { .. } => {}
+    }
+    error
 }
 
 impl<S: Store> Store for Audited<S> {
@@ -106,13 +135,20 @@ impl<S: Store> Store for Audited<S> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use pvc_api::message::ErrorCode;
     use pvc_common::keys::Key;
     use pvc_common::keys::values::Maintenance;
     use pvc_common::store::memory::MemoryServer;
     use pvc_common::store::{StoreExt, ZnodeVersion};
     use pvc_core::access::AuditRequest;
+    use pvc_core::ids::NodeName;
 
     use super::*;
+    use crate::access::AuthPolicy;
+    use crate::app::{App, Settings, Waits};
+    use crate::error::ApiError;
 
     fn note() -> Note {
         Note::new(AuditRequest {
@@ -168,6 +204,65 @@ mod tests {
         assert_eq!(noted.value.who, "user ann");
         let changed = inner.require(&key()).await.unwrap();
         assert_eq!(changed.version, ZnodeVersion(2));
+    }
+
+    // The mirror by which a guest was found may be behind: another may have its name by now.
+    #[tokio::test]
+    async fn what_was_named_must_still_be_called_so() {
+        let inner = MemoryServer::new().client();
+        let store = Audited::new(inner.clone());
+        let named_key = keys::config().cluster_name();
+        let seed = Txn::new()
+            .create(&named_key, &"web".to_owned())
+            .create(&key(), &Maintenance::Off);
+        store.commit(seed).await.unwrap();
+        let set = |version| Txn::new().set(&key(), &Maintenance::On, ZnodeVersion(version));
+        note()
+            .scope(async {
+                super::super::named(&named_key, ZnodeVersion(0));
+                let renamed = Txn::new().set(&named_key, &"other".to_owned(), ZnodeVersion(0));
+                inner.commit(renamed).await.unwrap();
+                let error = store.commit(set(0)).await.unwrap_err();
+                assert!(
+                    matches!(error, StoreError::BadVersion { index: 0, .. }),
+                    "{error:?}"
+                );
+                super::super::named(&named_key, ZnodeVersion(1));
+                // The caller's places are its own.
+                let error = store.commit(set(7)).await.unwrap_err();
+                assert!(
+                    matches!(error, StoreError::BadVersion { index: 0, .. }),
+                    "{error:?}"
+                );
+                let txn = set(0).delete(&key(), None).delete(&named_key, None);
+                assert_eq!(store.commit(txn).await.unwrap().len(), 3);
+                assert!(super::super::has_written());
+            })
+            .await;
+    }
+
+    // "Nothing was changed" must not be said of what may have been.
+    #[tokio::test]
+    async fn a_request_that_takes_too_long_says_whether_it_may_have_changed_something() {
+        let settings = Settings {
+            auth: AuthPolicy::Open,
+            waits: Waits::for_shutdown_timeout(Duration::from_secs(1)),
+            max_age: Duration::from_secs(5),
+            node: NodeName::new("hv1").unwrap(),
+            tls: false,
+            metrics: false,
+        };
+        let app = App::new(MemoryServer::new().client(), settings);
+        let code = async |work: Txn| {
+            let work = async {
+                app.store.commit(work).await?;
+                std::future::pending::<Result<(), ApiError>>().await
+            };
+            note().scope(app.promptly(work)).await.unwrap_err().code
+        };
+        let (looked, wrote) = tokio::join!(code(Txn::new()), code(Txn::new().create_path("/config", "")));
+        assert_eq!(looked, ErrorCode::StoreUnavailable);
+        assert_eq!(wrote, ErrorCode::OutcomeUnknown);
     }
 
     #[tokio::test]
