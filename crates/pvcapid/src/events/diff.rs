@@ -4,10 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use pvc_common::keys;
-use pvc_common::keys::values::{Maintenance, OrNone, RunningDomains};
+use pvc_common::keys::values::{CommaList, Maintenance, OrNone, RunningDomains};
 use pvc_common::mirror::View;
-use pvc_core::ids::{NodeName, VmId};
+use pvc_core::ids::{NodeName, TagName, VmId};
 use pvc_core::records::PrimaryRecord;
+use pvc_core::states::{MigrationMethod, NodeSelector};
 use serde_json::{Value, json};
 
 use crate::{adopt, task};
@@ -180,6 +181,8 @@ fn node(view: &View, name: &NodeName) -> Option<Value> {
         "health": view.shown(&keys.monitoring_health(), OrNone(None)).0,
         "domains_count": view.shown(&keys.running_domains(), RunningDomains(Vec::new())).0.len(),
         "fence": view.shown(&pvc_common::keys::fence(name), None).map_or("none", |fence| fence.phase.word()),
+        // Grows with each step of a fence.
+        "fence_record": view.znode(pvc_common::keys::fence(name).path()).map(|record| record.version.0),
         "hold": view.shown(&keys.hold(), None).map(|hold| adopt::hold_text(&hold)).unwrap_or_default(),
         "upstream": view.shown(&keys.upstream(), None).map(|reading| reading.up),
     }))
@@ -199,6 +202,11 @@ fn vm(view: &View, id: VmId) -> Option<Value> {
         "running": owner.as_ref().is_some_and(crate::vm::record::runs),
         "incoming": view.shown(&keys.incoming(), None).map(|incoming| incoming.target.to_string()).unwrap_or_default(),
         "failed_reason": view.shown(&keys.failed_reason(), String::new()),
+        "tags": view.children(&pvc_common::keys::domain_tags(id)).iter().map(TagName::to_string).collect::<Vec<_>>(),
+        "node_autostart": view.shown(&keys.autostart(), false),
+        "node_limit": view.shown(&keys.node_limit(), CommaList(Vec::new())).0.iter().map(NodeName::to_string).collect::<Vec<_>>(),
+        "node_selector": view.shown(&keys.node_selector(), NodeSelector::None).to_string(),
+        "migration_method": view.shown(&keys.migration_method(), MigrationMethod::None).to_string(),
         // Grows with each change of its definition.
         "definition": view.get(&keys.xml()).ok().flatten().map(|xml| xml.version.0),
     }))

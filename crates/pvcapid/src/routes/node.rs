@@ -318,8 +318,8 @@ pub(crate) struct LogParams {
     lines: Option<usize>,
 }
 
-/// The last lines of a node's log, as far as the store holds them: those that daemons of PVC 1.0.3 have written. Daemons of
-/// this release log to the journal.
+/// The last lines of a node's log, which its agent brings into the store every few seconds if `logging.zookeeper_logging` is on. All
+/// that an agent tells is in its node's journal.
 #[utoipa::path(
     get, path = "/node/{node}/log", operation_id = "node_log", tag = "node",
     params(("node" = String, Path, description = "The node's name"), LogParams),

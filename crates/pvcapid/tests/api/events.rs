@@ -121,6 +121,22 @@ fn a_client_that_can_not_be_told_the_rest_is_told_so() {
     assert!(reply.message().contains("weather"), "{}", reply.message());
 }
 
+// Who watches a list sees what it shows change at once.
+#[test]
+fn what_lists_show_of_a_guest_is_told() {
+    let cluster = Cluster::start();
+    assert_eq!(define(&cluster, &guest_xml("web", vm_id(1), ""), &[]).status, 200);
+    let mut listener = Listener::start(&cluster, "?types=vm", "");
+    assert_eq!(listener.next().name, "begin");
+    let form = [("action", "add"), ("tag", "production")];
+    assert_eq!(post(&cluster, "/vm/web/tags", &form).status, 200);
+    listener.until(|event| event.data["tags"] == json!(["production"]));
+    let form = [("limit", "hv1,hv2"), ("autostart", "true")];
+    assert_eq!(post(&cluster, "/vm/web/meta", &form).status, 200);
+    let told = listener.until(|event| event.data["node_limit"] == json!(["hv1", "hv2"]));
+    assert_eq!(told.data["node_autostart"], json!(true));
+}
+
 #[test]
 fn who_is_let_in_no_longer_is_told_nothing_more() {
     let cluster = Cluster::start();
