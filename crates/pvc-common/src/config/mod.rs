@@ -307,6 +307,15 @@ fn read(root: &mut Section<'_>, node: &NodeName) -> Option<Config> {
         .as_ref()
         .map(|cluster| IpAddr::from(cluster.networks.upstream.ipv4.floating_address));
     let api = root.section_or_defaults("api", |section| api::read(section, upstream_floating));
+    // Whoever moves here from PVC 1.0.3 must not believe that backups are still made.
+    root.without_effect(
+        "autobackup",
+        "this release makes no backups of guests; see to them by other means",
+    );
+    root.without_effect(
+        "automirror",
+        "this release does not mirror guests to other clusters",
+    );
     let autobackup = root.optional_section("autobackup", jobs::read_autobackup);
     let automirror = root.optional_section("automirror", jobs::read_automirror);
 

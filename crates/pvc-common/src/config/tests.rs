@@ -111,6 +111,8 @@ fn the_sample_of_the_older_product_loads_and_dead_keys_are_named() {
     assert_eq!(
         paths,
         [
+            "autobackup",
+            "automirror",
             "ceph.secret_uuid",
             "fencing.intervals.suicide_intervals",
             "guest_networking.sriov_device[0].device",
