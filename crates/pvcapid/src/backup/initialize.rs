@@ -2,17 +2,20 @@
 
 use pvc_common::keys;
 use pvc_common::schema;
-use pvc_common::store::{Store, StoreError, StoreExt, Txn};
+use pvc_common::store::{Store, StoreError, StoreExt, Txn, Znode};
 use pvc_core::ids::VmId;
 
 use super::{LEASE_LOOK, living};
 use crate::app::App;
 use crate::error::ApiError;
+use crate::snapshot::{Reading as _, Snapshot, Wanted, children_of};
 
 /// Subtrees that belong to others, or that outlast the cluster they are about.
 const SPARED: [&str; 4] = ["zookeeper", "patroni", "audit", "access"];
 /// Znodes that are deleted at once.
 const AT_ONCE: usize = 500;
+/// Where the store says which layout it has.
+const SCHEMA: &str = "/schema";
 /// How often a subtree is read again after somebody wrote into it.
 const TRIES: usize = 5;
 
@@ -48,6 +51,11 @@ pub(crate) async fn initialize<S: Store>(app: &App<S>, existing: Existing) -> Re
             }
             Existing::Erase => {
                 refuse_living(app).await?;
+                let schema = take_schema(app).await?;
+                if let Err(refusal) = refuse_living(app).await {
+                    put_back(app, schema).await?;
+                    return Err(refusal);
+                }
                 tracing::warn!("the store is being erased");
                 erase(app, roots).await?;
             }
@@ -72,11 +80,16 @@ async fn refuse_living<S: Store>(app: &App<S>) -> Result<(), ApiError> {
             LEASE_LOOK.as_secs_f32()
         )));
     }
-    let view = app.view()?;
-    let owned: Vec<VmId> = view
-        .children(&keys::domains())
+    // From the store: the mirror may be behind.
+    let vms: Vec<VmId> = children_of(&app.store, &keys::domains()).await?;
+    let mut wanted = Wanted::default();
+    for vm in &vms {
+        wanted.key(&keys::domain(*vm).owner());
+    }
+    let seen = Snapshot::read(&app.store, wanted).await?;
+    let owned: Vec<VmId> = vms
         .into_iter()
-        .filter(|vm| match view.get(&keys::domain(*vm).owner()) {
+        .filter(|vm| match seen.get(&keys::domain(*vm).owner()) {
             Ok(owner) => owner.is_some_and(|owner| owner.value.is_some()),
             // It may run.
             Err(_) => true,
@@ -91,9 +104,24 @@ async fn refuse_living<S: Store>(app: &App<S>) -> Result<(), ApiError> {
     }
 }
 
-/// The schema goes first: a store that was erased in part is refused by every daemon then, until this is ordered again.
-async fn erase<S: Store>(app: &App<S>, mut roots: Vec<String>) -> Result<(), ApiError> {
-    roots.sort_by_key(|root| root != "schema");
+/// Takes the schema out of the store, so that no daemon starts on it any more: whoever lives after that is seen. A store that
+/// was erased in part is refused by every daemon too, until this is ordered again.
+async fn take_schema<S: Store>(app: &App<S>) -> Result<Vec<(String, Znode)>, ApiError> {
+    let schema = app.store.read_tree(SCHEMA).await?;
+    erase_one(app, SCHEMA).await?;
+    Ok(schema)
+}
+
+async fn put_back<S: Store>(app: &App<S>, schema: Vec<(String, Znode)>) -> Result<(), ApiError> {
+    // Parents come before what is below them.
+    let txn = schema
+        .into_iter()
+        .fold(Txn::new(), |txn, (path, znode)| txn.create_path(path, znode.data));
+    app.store.commit(txn).await?;
+    Ok(())
+}
+
+async fn erase<S: Store>(app: &App<S>, roots: Vec<String>) -> Result<(), ApiError> {
     for root in roots {
         erase_one(app, &format!("/{root}")).await?;
     }

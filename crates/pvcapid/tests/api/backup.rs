@@ -217,6 +217,17 @@ fn a_store_is_made_anew_only_on_purpose_and_never_under_a_guest() {
     );
     cluster.own(vm_id(1), None);
     eventually(|| get(&cluster, "/vm/web").body[0]["owner"] == json!(""));
+    // Somebody starts a guest while the agents are looked for.
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            eventually(|| cluster.server.peek("/schema").is_none());
+            cluster.own(vm_id(1), Some("hv1"));
+        });
+        let reply = post(&cluster, "/initialize", &[YES, ("overwrite", "True")]);
+        assert_eq!(reply.status, 409, "{reply:?}");
+    });
+    assert!(cluster.server.peek("/schema").is_some());
+    cluster.own(vm_id(1), None);
     let reply = post(&cluster, "/initialize", &[YES, ("overwrite", "True")]);
     assert_eq!(reply.status, 200, "{reply:?}");
     assert!(cluster.get(&keys::domain(vm_id(1)).name()).is_none());
