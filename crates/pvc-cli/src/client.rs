@@ -1,25 +1,39 @@
 //! Talking to the API.
 
+mod failure;
+mod trust;
+
+use std::collections::BTreeMap;
 use std::io::Read;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use clap::ValueEnum;
-use pvc_api::message::{ErrorCode, ErrorReply, Message};
+use pvc_api::message::Message;
 use pvc_api::{API_KEY_HEADER, REQUEST_ID_HEADER};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use ureq::http::Response;
+use ureq::http::{Response, StatusCode};
 use ureq::tls::TlsConfig;
 use ureq::{Agent, Body, RequestBuilder};
 
+use self::failure::Asked;
 use crate::connection::{Connection, Verification};
 use crate::error::{CliError, Exit, Result};
 use crate::wait;
 
 /// As long as PVC 1.0.3's client: a floating address on its way answers within this.
 const CONNECT_LIMIT: Duration = Duration::from_millis(2050);
-/// A request that waits for a guest ends on the server before this.
-const CALL_LIMIT: Duration = Duration::from_secs(600);
+/// How long an API may be silent that was asked for something to show: it makes lists within 15 s.
+const READ_LIMIT: Duration = Duration::from_secs(20);
+/// How long one may be silent that was asked for a change: it waits 15 s for its turn at most, and then writes.
+const CHANGE_LIMIT: Duration = Duration::from_secs(30);
+/// The same for a change that the API may hold until a guest or a node is as it should be.
+const HELD_LIMIT: Duration = Duration::from_secs(600);
+/// The same for a backup to be put back: it may take 120 s to arrive, and then it is written.
+const RESTORE_LIMIT: Duration = Duration::from_secs(300);
+/// How long a request may take in all, its reply included.
+const CALL_LIMIT: Duration = Duration::from_secs(900);
 /// Tries of a read that could not be answered for now, as while the primary role moves.
 const READ_TRIES: u32 = 3;
 const READ_PAUSE: Duration = Duration::from_millis(500);
@@ -37,27 +51,72 @@ pub(crate) struct Client {
     connection: Connection,
     /// Whether requests are shown.
     debug: bool,
+    /// Replies that have a tag, by what was asked for; none are kept unless somebody will ask again and again.
+    kept: Arc<OnceLock<Mutex<BTreeMap<String, Kept>>>>,
+}
+
+/// A reply, and the tag by which the API knows whether it still is so.
+#[derive(Debug, Clone)]
+struct Kept {
+    tag: String,
+    text: String,
+}
+
+/// What came back, success or not.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    status: StatusCode,
+    location: Option<String>,
+    tag: Option<String>,
+    /// The body.
+    pub(crate) text: String,
+}
+
+/// What is sent with a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Content<'a> {
+    /// Go into the query of what has no body, and into the form of what has one.
+    pub(crate) params: &'a [(&'a str, &'a str)],
+    /// A body of JSON, beside which the parameters go into the query.
+    pub(crate) json: Option<&'a str>,
 }
 
 impl Client {
     /// A client of the cluster at that connection. Nothing is sent yet.
-    pub(crate) fn new(connection: Connection, debug: bool) -> Client {
-        let tls = TlsConfig::builder()
-            .disable_verification(connection.verification == Verification::Off)
-            .build();
+    pub(crate) fn new(connection: Connection, debug: bool) -> Result<Client> {
+        Client::with_limit(connection, debug, READ_LIMIT)
+    }
+
+    /// The same for somebody who waits no longer for an answer.
+    pub(crate) fn with_limit(connection: Connection, debug: bool, limit: Duration) -> Result<Client> {
+        let verifies = connection.verification == Verification::On;
+        let mut tls = TlsConfig::builder().disable_verification(!verifies);
+        if verifies && connection.url.starts_with("https://") {
+            tls = tls.root_certs(trust::of_the_system()?);
+        }
         let agent = Agent::config_builder()
             .http_status_as_error(false)
+            // The token would go along to wherever one is sent.
+            .max_redirects(0)
             .timeout_connect(Some(CONNECT_LIMIT))
+            .timeout_recv_response(Some(limit))
+            .timeout_per_read(Some(limit))
             .timeout_global(Some(CALL_LIMIT))
             .user_agent(concat!("pvc-client-cli/", env!("CARGO_PKG_VERSION")))
-            .tls_config(tls)
+            .tls_config(tls.build())
             .build()
             .new_agent();
-        Client {
+        Ok(Client {
             agent,
             connection,
             debug,
-        }
+            kept: Arc::default(),
+        })
+    }
+
+    /// From now on replies that have a tag are kept, and what has not changed is not sent again.
+    pub(crate) fn keep_replies(&self) {
+        self.kept.get_or_init(Mutex::default);
     }
 
     /// Reads; tries again when the cluster can not answer for now.
@@ -115,50 +174,163 @@ impl Client {
     }
 
     /// Sends a request once; answers with the body of a reply of success.
-    pub(crate) fn call(&self, method: Method, path: &str, params: &[(&str, &str)]) -> Result<String> {
-        let url = self.url(path);
-        let pairs = params.iter().copied();
-        let mut response = match method {
-            Method::Get => self.signed(self.agent.get(url).query_pairs(pairs)).call(),
-            Method::Delete => self.signed(self.agent.delete(url).query_pairs(pairs)).call(),
-            Method::Post => self.signed(self.agent.post(url)).send_form(pairs),
-            Method::Put => self.signed(self.agent.put(url)).send_form(pairs),
+    fn call(&self, method: Method, path: &str, params: &[(&str, &str)]) -> Result<String> {
+        let reply = self.send_once(method, path, Content { params, json: None })?;
+        self.accepted(method, path, reply)
+    }
+
+    /// Sends any request and answers with the reply, of success or not. A read is tried again when the cluster can not
+    /// answer for now.
+    pub(crate) fn send(&self, method: Method, path: &str, content: Content<'_>) -> Result<Reply> {
+        if method != Method::Get {
+            return self.send_once(method, path, content);
         }
-        .map_err(|error| self.unreachable(&error))?;
-        self.body(method, path, &mut response)
+        let mut refused = None;
+        let answered = self.patiently(|| {
+            let reply = self.send_once(method, path, content)?;
+            if let Some(error) = self.refusal(method, path, &reply) {
+                refused = Some(reply);
+                return Err(error);
+            }
+            refused = None;
+            Ok(reply)
+        });
+        match refused {
+            Some(reply) => Ok(reply),
+            None => answered,
+        }
+    }
+
+    fn send_once(&self, method: Method, path: &str, content: Content<'_>) -> Result<Reply> {
+        let url = self.url(path);
+        let asked = self.asked(method, path);
+        let pairs = content.params.iter().copied();
+        let kept = self.kept(path, content.params);
+        let sent = match (method, content.json) {
+            (Method::Get, _) => {
+                let mut request = self.signed(self.agent.get(url).query_pairs(pairs));
+                if let Some(kept) = &kept {
+                    request = request.header("If-None-Match", &kept.tag);
+                }
+                request.call()
+            }
+            (Method::Delete, _) => {
+                let request = self.signed(self.agent.delete(url).query_pairs(pairs));
+                patient(request, limit(method, path, content)).call()
+            }
+            (Method::Post | Method::Put, json) => {
+                let request = match method {
+                    Method::Put => self.agent.put(url),
+                    Method::Post | Method::Get | Method::Delete => self.agent.post(url),
+                };
+                let request = patient(self.signed(request), limit(method, path, content));
+                match json {
+                    None => request.send_form(pairs),
+                    Some(json) => request
+                        .query_pairs(pairs)
+                        .content_type("application/json")
+                        .send(json),
+                }
+            }
+        };
+        let mut response = sent.map_err(|error| failure::unanswered(asked, &error))?;
+        self.tell(method, path, &response);
+        let text = response
+            .body_mut()
+            .with_config()
+            .limit(REPLY_LIMIT)
+            .read_to_string()
+            .map_err(|error| failure::unanswered(asked, &error))?;
+        let header = |name| {
+            let value = response.headers().get(name)?;
+            Some(value.to_str().ok()?.to_owned())
+        };
+        let reply = Reply {
+            status: response.status(),
+            location: header("Location"),
+            tag: header("ETag"),
+            text,
+        };
+        if let (StatusCode::NOT_MODIFIED, Some(kept)) = (reply.status, kept) {
+            return Ok(Reply {
+                status: StatusCode::OK,
+                text: kept.text,
+                ..reply
+            });
+        }
+        self.keep(path, content.params, &reply);
+        Ok(reply)
+    }
+
+    /// What was answered to the same read before.
+    fn kept(&self, path: &str, params: &[(&str, &str)]) -> Option<Kept> {
+        let kept = self.kept.get()?.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.get(&question(path, params)).cloned()
+    }
+
+    fn keep(&self, path: &str, params: &[(&str, &str)], reply: &Reply) {
+        let (Some(kept), Some(tag), StatusCode::OK) = (self.kept.get(), &reply.tag, reply.status) else {
+            return;
+        };
+        let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let (tag, text) = (tag.clone(), reply.text.clone());
+        kept.insert(question(path, params), Kept { tag, text });
     }
 
     /// Opens the stream of events. Nothing if this cluster has none, as those of PVC 1.0.3.
-    pub(crate) fn events(&self) -> Result<Option<impl Read + use<>>> {
+    pub(crate) fn events(&self, query: &[(&str, &str)]) -> Result<Option<impl Read + use<>>> {
         let request = self
             .signed(self.agent.get(self.url("/events")))
+            .query_pairs(query.iter().copied())
             .header("Accept", "text/event-stream")
             .config()
             .timeout_global(None)
             .timeout_recv_response(Some(EVENTS_ANSWER_LIMIT))
             .timeout_per_read(Some(EVENTS_SILENCE_LIMIT))
             .build();
-        let mut response = request.call().map_err(|error| self.unreachable(&error))?;
+        let asked = self.asked(Method::Get, "/events");
+        let mut response = request
+            .call()
+            .map_err(|error| failure::unanswered(asked, &error))?;
+        self.tell(Method::Get, "/events", &response);
         let streams = response
             .headers()
             .get("Content-Type")
             .and_then(|kind| kind.to_str().ok())
             .is_some_and(|kind| kind.starts_with("text/event-stream"));
-        match response.status().as_u16() {
-            200 if streams => Ok(Some(response.into_body().into_reader())),
-            200 | 404 | 405 | 501 => Ok(None),
-            _ => self.body(Method::Get, "/events", &mut response).map(|_| None),
+        match response.status() {
+            StatusCode::OK if streams => Ok(Some(response.into_body().into_reader())),
+            StatusCode::OK
+            | StatusCode::NOT_FOUND
+            | StatusCode::METHOD_NOT_ALLOWED
+            | StatusCode::NOT_IMPLEMENTED => Ok(None),
+            status => {
+                let text = response.body_mut().read_to_string().unwrap_or_default();
+                let reply = Reply {
+                    status,
+                    location: None,
+                    tag: None,
+                    text,
+                };
+                self.accepted(Method::Get, "/events", reply).map(|_| None)
+            }
         }
     }
 
-    fn patiently<T>(&self, ask: impl Fn() -> Result<T>) -> Result<T> {
+    /// Tries again what passes. If one of the tries may have come through, and the last did not, that is what is told.
+    fn patiently<T>(&self, mut ask: impl FnMut() -> Result<T>) -> Result<T> {
+        let mut perhaps = None;
         let mut tries = 1;
         loop {
             match ask() {
-                Err(error) if error.exit == Exit::Unreachable && tries < READ_TRIES => {
+                Err(error) if error.cause.is_passing() && tries < READ_TRIES => {
+                    if error.exit == Exit::Unseen {
+                        perhaps = Some(error);
+                    }
                     tries += 1;
                     wait::pause(READ_PAUSE);
                 }
+                Err(error) if error.exit == Exit::Unreachable => return Err(perhaps.unwrap_or(error)),
                 result @ (Ok(_) | Err(_)) => return result,
             }
         }
@@ -175,14 +347,12 @@ impl Client {
         format!("{}{path}", self.connection.url)
     }
 
-    fn unreachable(&self, error: &ureq::Error) -> CliError {
-        CliError::new(
-            Exit::Unreachable,
-            format!(
-                "Can not reach the API at {}: {error}. Is the address right, and does the cluster have a primary node?",
-                self.connection.url
-            ),
-        )
+    fn asked<'a>(&'a self, method: Method, path: &'a str) -> Asked<'a> {
+        Asked {
+            method,
+            path,
+            url: &self.connection.url,
+        }
     }
 
     /// What a reply holds. An empty one is nothing.
@@ -198,51 +368,72 @@ impl Client {
         })
     }
 
-    /// The body of a reply, if it is one of success.
-    fn body(&self, method: Method, path: &str, response: &mut Response<Body>) -> Result<String> {
-        let status = response.status();
-        if self.debug {
-            let id = response
-                .headers()
-                .get(REQUEST_ID_HEADER)
-                .and_then(|id| id.to_str().ok())
-                .unwrap_or("-");
-            anstream::eprintln!(
-                "{} {} answered {status} (request {id})",
-                method.word(),
-                self.url(path)
-            );
+    /// Shows that a request was answered, for who wants to see that.
+    fn tell(&self, method: Method, path: &str, response: &Response<Body>) {
+        if !self.debug {
+            return;
         }
-        let text = response
-            .body_mut()
-            .with_config()
-            .limit(REPLY_LIMIT)
-            .read_to_string()
-            .map_err(|error| self.unreachable(&error))?;
-        if status.is_success() {
-            return Ok(text);
-        }
-        let reply: Option<ErrorReply> = serde_json::from_str(&text).ok();
-        let exit = match status.as_u16() {
-            404 => Exit::NotFound,
-            429 | 502 | 503 => Exit::Unreachable,
-            504 => Exit::Timeout,
-            _ => Exit::Failure,
-        };
-        let message = match reply {
-            None => format!("The API at {} answered {status}", self.connection.url),
-            Some(reply) if reply.code == ErrorCode::Unauthorized => format!(
-                "{}; check the token of this connection ('pvc connection list')",
-                reply.message
-            ),
-            Some(reply) if status.as_u16() == 500 && !reply.request_id.is_empty() => format!(
-                "{} (request {} in the log of pvcapid)",
-                reply.message, reply.request_id
-            ),
-            Some(reply) => reply.message,
-        };
-        Err(CliError::new(exit, message))
+        let id = response
+            .headers()
+            .get(REQUEST_ID_HEADER)
+            .and_then(|id| id.to_str().ok())
+            .unwrap_or("-");
+        anstream::eprintln!(
+            "{} {} answered {} (request {id})",
+            method.word(),
+            self.url(path),
+            response.status()
+        );
     }
+
+    /// What a reply means that is not one of success.
+    pub(crate) fn refusal(&self, method: Method, path: &str, reply: &Reply) -> Option<CliError> {
+        (!reply.status.is_success()).then(|| failure::refused(self.asked(method, path), reply))
+    }
+
+    /// The body of a reply, if it is one of success.
+    fn accepted(&self, method: Method, path: &str, reply: Reply) -> Result<String> {
+        match self.refusal(method, path, &reply) {
+            Some(error) => Err(error),
+            None => Ok(reply.text),
+        }
+    }
+}
+
+/// The same request, whose answer may take that long.
+fn patient<B>(request: RequestBuilder<B>, limit: Duration) -> RequestBuilder<B> {
+    request
+        .config()
+        .timeout_recv_response(Some(limit))
+        .timeout_per_read(Some(limit))
+        .build()
+}
+
+/// How long the API may take to answer a change.
+fn limit(method: Method, path: &str, content: Content<'_>) -> Duration {
+    let is = |name, values: &[&str]| {
+        content
+            .params
+            .iter()
+            .any(|(given, value)| *given == name && values.contains(value))
+    };
+    let waits = content
+        .params
+        .iter()
+        .any(|(name, value)| *name == "wait" && !matches!(*value, "false" | "no" | "off" | "0"));
+    match path {
+        "/restore" | "/initialize" => RESTORE_LIMIT,
+        // Both end the guest first.
+        _ if method == Method::Delete && path.starts_with("/vm/") => HELD_LIMIT,
+        _ if path.ends_with("/state") && is("state", &["disable"]) => HELD_LIMIT,
+        _ if waits => HELD_LIMIT,
+        _ => CHANGE_LIMIT,
+    }
+}
+
+/// What a read asks for, in one word.
+fn question(path: &str, params: &[(&str, &str)]) -> String {
+    format!("{path} {params:?}")
 }
 
 /// How something is asked for.
@@ -305,4 +496,103 @@ pub(crate) fn segment(name: &str) -> String {
             }
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::{TcpListener, TcpStream};
+    use std::sync::mpsc::{Receiver, channel};
+    use std::thread;
+
+    use super::*;
+    use crate::error::Cause;
+
+    fn client(url: String, limit: Duration) -> Client {
+        let connection = Connection {
+            name: "test".to_owned(),
+            description: String::new(),
+            url,
+            api_key: None,
+            verification: Verification::On,
+        };
+        Client::with_limit(connection, false, limit).unwrap()
+    }
+
+    /// A server whose connections are handed on, and its URL.
+    fn server() -> (String, Receiver<TcpStream>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (sender, connections) = channel();
+        thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let _ = sender.send(stream);
+            }
+        });
+        (url, connections)
+    }
+
+    /// What hangs will hang again: three times the limit is three times too long for who waits.
+    #[test]
+    fn a_read_that_is_not_answered_in_time_is_not_sent_again() {
+        let (url, connections) = server();
+        let error = client(url, Duration::from_millis(200))
+            .get("/node", &[])
+            .unwrap_err();
+        assert_eq!((error.exit, error.cause), (Exit::Unreachable, Cause::Silent));
+        assert_eq!(connections.try_iter().count(), 1);
+    }
+
+    #[test]
+    fn only_changes_that_the_api_holds_are_waited_for_long() {
+        let of = |method, path, params| limit(method, path, Content { params, json: None });
+        assert_eq!(
+            of(Method::Post, "/vm/web1/state", &[("state", "stop")]),
+            CHANGE_LIMIT
+        );
+        assert_eq!(of(Method::Put, "/vm/web1", &[("wait", "no")]), CHANGE_LIMIT);
+        assert_eq!(
+            of(Method::Post, "/vm/web1/state", &[("state", "disable")]),
+            HELD_LIMIT
+        );
+        assert_eq!(of(Method::Post, "/vm/web1/node", &[("wait", "true")]), HELD_LIMIT);
+        assert_eq!(of(Method::Delete, "/vm/web1", &[]), HELD_LIMIT);
+        assert_eq!(of(Method::Delete, "/token/x", &[]), CHANGE_LIMIT);
+        assert_eq!(of(Method::Post, "/restore", &[]), RESTORE_LIMIT);
+    }
+
+    /// A list that is watched for hours by many must not be made and sent each time.
+    #[test]
+    fn what_has_not_changed_is_not_sent_again() {
+        let (url, connections) = server();
+        let asked = thread::spawn(move || {
+            let mut tags = Vec::new();
+            for mut stream in connections.iter().take(3) {
+                let lines = BufReader::new(&stream).lines().map_while(std::io::Result::ok);
+                let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+                let given = head.iter().find_map(|line| {
+                    line.to_ascii_lowercase()
+                        .strip_prefix("if-none-match: ")
+                        .map(str::to_owned)
+                });
+                let answer = match &given {
+                    Some(_) => "304 Not Modified\r\nETag: W/\"1\"\r\nConnection: close\r\n\r\n",
+                    None => "200 OK\r\nETag: W/\"1\"\r\nConnection: close\r\nContent-Length: 2\r\n\r\n[]",
+                };
+                write!(stream, "HTTP/1.1 {answer}").unwrap();
+                tags.push(given);
+            }
+            tags
+        });
+        let client = client(url, READ_LIMIT);
+        client.keep_replies();
+        assert_eq!(client.get("/node", &[]).unwrap(), Value::Array(Vec::new()));
+        assert_eq!(client.get("/node", &[]).unwrap(), Value::Array(Vec::new()));
+        // Another question has another answer.
+        assert_eq!(
+            client.get("/node", &[("limit", "a")]).unwrap(),
+            Value::Array(Vec::new())
+        );
+        assert_eq!(asked.join().unwrap(), [None, Some("w/\"1\"".to_owned()), None]);
+    }
 }

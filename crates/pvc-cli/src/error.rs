@@ -11,10 +11,37 @@ pub(crate) enum Exit {
     Usage = 2,
     /// What was named does not exist.
     NotFound = 3,
-    /// The cluster can not be reached, or its store has no quorum: trying again later makes sense.
+    /// The cluster can not be reached, or its store has no quorum: nothing was changed, trying again later makes sense.
     Unreachable = 4,
-    /// What was begun has not come to its end in time; it may still.
-    Timeout = 5,
+    /// It was asked for, and not seen to be done: it may have been, or may still be.
+    Unseen = 5,
+    /// Ctrl-C, as a shell counts it.
+    Interrupted = 130,
+}
+
+/// What went wrong, where something else is done then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cause {
+    /// Anything that asking again would not mend.
+    Other,
+    /// Nothing was done: the request did not arrive, or the cluster could not take it for now.
+    NotNow,
+    /// The request was sent; the connection was lost before the reply was here.
+    Lost,
+    /// The request was sent; no reply came in time.
+    Silent,
+    /// The request itself is wrong (400): who wrote it can mend it.
+    Invalid,
+}
+
+impl Cause {
+    /// Whether the same request may be answered when it is sent again at once. What hangs will hang again.
+    pub(crate) fn is_passing(self) -> bool {
+        match self {
+            Cause::NotNow | Cause::Lost => true,
+            Cause::Other | Cause::Silent | Cause::Invalid => false,
+        }
+    }
 }
 
 /// An error that ends the command.
@@ -22,6 +49,7 @@ pub(crate) enum Exit {
 pub(crate) struct CliError {
     pub(crate) exit: Exit,
     pub(crate) message: String,
+    pub(crate) cause: Cause,
 }
 
 impl CliError {
@@ -29,7 +57,14 @@ impl CliError {
         CliError {
             exit,
             message: message.into(),
+            cause: Cause::Other,
         }
+    }
+
+    /// The same error, with what went wrong.
+    pub(crate) fn because(mut self, cause: Cause) -> CliError {
+        self.cause = cause;
+        self
     }
 
     pub(crate) fn failure(message: impl Into<String>) -> CliError {

@@ -84,7 +84,7 @@ impl Changes {
 /// Reads the stream until nobody listens, or the cluster says that it has none.
 fn listen(client: &Client, sender: &SyncSender<Signal>) {
     loop {
-        match client.events() {
+        match client.events(&[]) {
             Ok(None) => return,
             Ok(Some(stream)) => {
                 if sender.send(Signal::Open).is_err() || read(stream, sender).is_err() {

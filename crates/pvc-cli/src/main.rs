@@ -9,6 +9,7 @@ mod diff;
 mod editor;
 mod error;
 mod events;
+mod interrupt;
 mod log;
 mod output;
 mod plain;

@@ -29,7 +29,7 @@ impl Session {
             anstream::eprintln!("Using connection {} ({})", connection.name, connection.url);
         }
         Ok(Session {
-            client: Client::new(connection, global.debug),
+            client: Client::new(connection, global.debug)?,
             asking: if global.r#unsafe {
                 Asking::Assume
             } else {
@@ -44,6 +44,18 @@ impl Session {
         if !self.silent && !text.is_empty() {
             output::line(text);
         }
+    }
+
+    /// Says something beside what was asked for: a remark, not what was done.
+    pub(crate) fn remark(&self, text: &str) {
+        if !self.silent {
+            anstream::eprintln!("{text}");
+        }
+    }
+
+    /// Whether nothing but what was asked for and errors is to be said.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent
     }
 
     /// Whether to ask, given a command's own `--yes`.

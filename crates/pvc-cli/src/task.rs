@@ -1,7 +1,5 @@
 //! Following a task: long work that a node does, and that `pvcapid` tells the progress of.
 
-use std::time::Duration;
-
 use pvc_api::task::TaskStatus;
 use pvc_api::vm::Task;
 use serde_json::Value;
@@ -11,8 +9,8 @@ use crate::error::{CliError, Result};
 use crate::session::Session;
 use crate::wait::{self, Look};
 
-/// How long a task is waited for: the copy of a large volume takes hours.
-const LIMIT: Duration = Duration::from_secs(24 * 3600);
+/// How long a task is waited for, in seconds: the copy of a large volume takes hours.
+pub(crate) const LIMIT: u64 = 24 * 3600;
 
 /// Ends a change that may be done at once or be a task: says what was done, or follows the task.
 pub(crate) fn finish(session: &Session, reply: Value, wait: bool) -> Result<()> {
@@ -22,24 +20,24 @@ pub(crate) fn finish(session: &Session, reply: Value, wait: bool) -> Result<()> 
     }
     let task: Task = typed(reply)?;
     if wait {
-        return follow(session, &task.task_id, &task.task_name);
+        return follow(session, &task.task_id, &task.task_name, LIMIT);
     }
     session.say(&format!(
-        "Task {} ({}) is done on {}; follow it with 'pvc cluster task {}'",
+        "Task {} ({}) was given to {}; follow it with 'pvc cluster task {}'",
         task.task_id, task.task_name, task.run_on, task.task_id
     ));
     Ok(())
 }
 
 /// Shows how far a task is until it ends, and ends as it does.
-pub(crate) fn follow(session: &Session, id: &str, name: &str) -> Result<()> {
+pub(crate) fn follow(session: &Session, id: &str, name: &str, limit: u64) -> Result<()> {
     let path = format!("/tasks/{}", segment(id));
     let what = if name.is_empty() {
         format!("Task {id}")
     } else {
         format!("Task {id} ({name})")
     };
-    let text = wait::until(&what, LIMIT, || {
+    let text = wait::until(session, &what, limit, || {
         let status: TaskStatus = typed(session.client.get_once(&path, &[])?)?;
         match status.state.as_str() {
             "SUCCESS" => Ok(Look::Done(status.status)),

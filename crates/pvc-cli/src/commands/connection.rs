@@ -2,6 +2,7 @@
 
 use std::env;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Subcommand;
 use comfy_table::Cell;
@@ -11,11 +12,13 @@ use serde_json::json;
 use crate::cli::Global;
 use crate::client::{Client, typed};
 use crate::connection::{self, Entry, LOCAL};
-use crate::error::{CliError, Exit, Result};
+use crate::error::{Cause, CliError, Exit, Result};
 use crate::output::{self, Format, formats};
 
-/// How many clusters are asked at the same time.
-const AT_ONCE: usize = 16;
+/// How many clusters are asked at the same time: all, as far as anybody has clusters.
+const AT_ONCE: usize = 64;
+/// How long a cluster may take to say how it is. One that hangs must not hold up what is told of the others.
+const DETAIL_LIMIT: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum ConnectionCommand {
@@ -240,8 +243,8 @@ fn statuses<'a>(
             .iter()
             .map(|(name, entry)| {
                 let ask = scope.spawn(move || {
-                    connection::resolve(name, entry)
-                        .and_then(|found| Client::new(found, debug).get_once("/status", &[]))
+                    let found = connection::resolve(name, entry)?;
+                    Client::with_limit(found, debug, DETAIL_LIMIT)?.get_once("/status", &[])
                 });
                 (*name, ask)
             })
@@ -294,10 +297,10 @@ fn detail(format: Format, global: &Global) -> Result<()> {
                     ],
                     Err(error) => vec![
                         Cell::new(name),
-                        Cell::new(if error.exit == Exit::Unreachable {
-                            "can not be reached".to_owned()
-                        } else {
-                            error.to_string()
+                        Cell::new(match error.cause {
+                            Cause::NotNow => "can not be reached".to_owned(),
+                            Cause::Silent => "does not answer".to_owned(),
+                            Cause::Other | Cause::Lost | Cause::Invalid => error.to_string(),
                         })
                         .fg(comfy_table::Color::DarkRed),
                     ],

@@ -81,7 +81,7 @@ fn create(
     let created: CreatedToken = typed(value)?;
     if format != Format::Raw {
         // Beside the token, so that a script that takes the output has the token alone.
-        anstream::eprintln!("{}:", created.message);
+        session.remark(&format!("{}:", created.message));
     }
     output::line(created.token);
     Ok(())

@@ -1,7 +1,5 @@
 //! `pvc cluster adopt`.
 
-use std::time::Duration;
-
 use clap::Args;
 use pvc_api::status::{Adoption, NodeHold};
 
@@ -13,8 +11,8 @@ use crate::session::Session;
 use crate::wait::{self, Look};
 
 const PATH: &str = "/status/adopt";
-/// How long the nodes are waited for: each looks at its own guests only.
-const LIMIT: Duration = Duration::from_secs(600);
+/// How long the nodes are waited for, in seconds: each looks at its own guests only.
+const LIMIT: u64 = 600;
 
 #[derive(Debug, Args)]
 pub(crate) struct Adopt {
@@ -27,6 +25,9 @@ pub(crate) struct Adopt {
     /// Wait until no node holds still any more
     #[arg(short, long)]
     wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait", default_value_t = LIMIT)]
+    timeout: u64,
     /// Ask nothing
     #[arg(short, long)]
     yes: bool,
@@ -38,7 +39,12 @@ pub(crate) struct Adopt {
 impl Adopt {
     pub(crate) fn run(&self, session: &Session) -> Result<()> {
         if !self.show {
-            return order(session, &self.without, self.wait, self.yes);
+            return order(
+                session,
+                &self.without,
+                self.wait.then_some(self.timeout),
+                self.yes,
+            );
         }
         let value = session.client.get(PATH, &[])?;
         let text = if self.format.is_json() {
@@ -51,7 +57,7 @@ impl Adopt {
     }
 }
 
-fn order(session: &Session, without: &[String], wait: bool, yes: bool) -> Result<()> {
+fn order(session: &Session, without: &[String], wait: Option<u64>, yes: bool) -> Result<()> {
     if !without.is_empty() {
         anstream::eprintln!(
             "Not waited for: {}. If one of them runs, its guests may run twice and destroy their volumes.",
@@ -65,11 +71,11 @@ fn order(session: &Session, without: &[String], wait: bool, yes: bool) -> Result
     }
     let form: Vec<(&str, &str)> = without.iter().map(|node| ("without", node.as_str())).collect();
     let said = session.client.post(PATH, &form)?;
-    if !wait {
+    let Some(limit) = wait else {
         session.say(&said);
         return Ok(());
-    }
-    let text = wait::until("The nodes", LIMIT, || {
+    };
+    let text = wait::until(session, "The nodes", limit, || {
         let seen: Adoption = typed(session.client.get_once(PATH, &[])?)?;
         let holding: Vec<String> = seen
             .nodes

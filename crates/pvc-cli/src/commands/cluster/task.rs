@@ -20,6 +20,9 @@ pub(crate) struct Task {
     /// Wait until it is done (this is so unless --no-wait is given)
     #[arg(long, overrides_with = "no_wait")]
     wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", conflicts_with = "no_wait", default_value_t = task::LIMIT)]
+    timeout: u64,
     /// Only show how far it is
     #[arg(long, overrides_with = "wait")]
     no_wait: bool,
@@ -40,7 +43,7 @@ impl Task {
                 "--watch is for the list of tasks; a task is followed anyway",
             )),
             Some(id) if self.no_wait => self.show(session, id),
-            Some(id) => task::follow(session, id, ""),
+            Some(id) => task::follow(session, id, "", self.timeout),
         }
     }
 

@@ -1,7 +1,5 @@
 //! `pvc node flush|ready`.
 
-use std::time::Duration;
-
 use clap::Args;
 use pvc_api::node::{Drain, NodeDomainState};
 use pvc_core::states::DomainState;
@@ -13,8 +11,8 @@ use crate::output::Lines;
 use crate::session::Session;
 use crate::wait::{self, Look};
 
-/// How long a node is waited for: with many guests of much memory it takes long, and it shows how far it is.
-const LIMIT: Duration = Duration::from_secs(4 * 3600);
+/// How long a node is waited for, in seconds: with many guests of much memory it takes long, and it shows how far it is.
+const LIMIT: u64 = 4 * 3600;
 
 /// What is asked of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +51,9 @@ pub(crate) struct Flush {
     /// Wait until it is empty
     #[arg(short, long)]
     wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait", default_value_t = LIMIT)]
+    timeout: u64,
 }
 
 #[derive(Debug, Args)]
@@ -62,6 +63,9 @@ pub(crate) struct Ready {
     /// Wait until it does
     #[arg(short, long)]
     wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait", default_value_t = LIMIT)]
+    timeout: u64,
 }
 
 impl Flush {
@@ -70,7 +74,7 @@ impl Flush {
             session,
             &named_or_here(self.node.as_deref())?,
             Order::Flush,
-            self.wait,
+            self.wait.then_some(self.timeout),
         )
     }
 }
@@ -81,21 +85,21 @@ impl Ready {
             session,
             &named_or_here(self.node.as_deref())?,
             Order::Ready,
-            self.wait,
+            self.wait.then_some(self.timeout),
         )
     }
 }
 
-fn run(session: &Session, name: &str, order: Order, wait: bool) -> Result<()> {
+fn run(session: &Session, name: &str, order: Order, wait: Option<u64>) -> Result<()> {
     let path = format!("/node/{}/domain-state", segment(name));
     let said = session
         .client
         .post_repeatable(&path, &[("state", order.word())])?;
-    if !wait {
+    let Some(limit) = wait else {
         session.say(&said);
         return Ok(());
-    }
-    let text = wait::until(&format!("Node {name}"), LIMIT, || {
+    };
+    let text = wait::until(session, &format!("Node {name}"), limit, || {
         let seen: NodeDomainState = typed(session.client.get_once(&path, &[])?)?;
         let report = seen
             .drain

@@ -1,7 +1,5 @@
 //! `pvc node primary|secondary|is-primary`.
 
-use std::time::Duration;
-
 use clap::Args;
 use pvc_api::node::NodeCoordinatorState;
 use pvc_api::status::PrimaryNode;
@@ -13,9 +11,9 @@ use crate::error::{CliError, Exit, Result};
 use crate::session::Session;
 use crate::wait::{self, Look};
 
-/// How long a change of the primary role is waited for. It takes seconds; a named node that can not take it gives
-/// way to others after 10.
-const ROLE_LIMIT: Duration = Duration::from_secs(60);
+/// How long a change of the primary role is waited for, in seconds. A named node that can not take it gives way to others
+/// after 10.
+const LIMIT: u64 = 60;
 
 #[derive(Debug, Args)]
 pub(crate) struct Primary {
@@ -24,6 +22,9 @@ pub(crate) struct Primary {
     /// Wait until it is
     #[arg(short, long)]
     wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait", default_value_t = LIMIT)]
+    timeout: u64,
 }
 
 #[derive(Debug, Args)]
@@ -33,6 +34,9 @@ pub(crate) struct Secondary {
     /// Wait until it has
     #[arg(short, long)]
     wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait", default_value_t = LIMIT)]
+    timeout: u64,
 }
 
 #[derive(Debug, Args)]
@@ -44,14 +48,24 @@ pub(crate) struct IsPrimary {
 impl Primary {
     pub(crate) fn run(&self, session: &Session) -> Result<()> {
         let name = named_or_here(self.node.as_deref())?;
-        role(session, &name, CoordinatorState::Primary, self.wait)
+        role(
+            session,
+            &name,
+            CoordinatorState::Primary,
+            self.wait.then_some(self.timeout),
+        )
     }
 }
 
 impl Secondary {
     pub(crate) fn run(&self, session: &Session) -> Result<()> {
         let name = named_or_here(self.node.as_deref())?;
-        role(session, &name, CoordinatorState::Secondary, self.wait)
+        role(
+            session,
+            &name,
+            CoordinatorState::Secondary,
+            self.wait.then_some(self.timeout),
+        )
     }
 }
 
@@ -72,16 +86,17 @@ impl IsPrimary {
     }
 }
 
-fn role(session: &Session, name: &str, wanted: CoordinatorState, wait: bool) -> Result<()> {
+fn role(session: &Session, name: &str, wanted: CoordinatorState, wait: Option<u64>) -> Result<()> {
     let path = format!("/node/{}/coordinator-state", segment(name));
     let said = session
         .client
         .post_repeatable(&path, &[("state", wanted.as_str())])?;
-    if !wait {
+    let Some(limit) = wait else {
         session.say(&said);
         return Ok(());
-    }
-    let text = wait::until(&format!("Node {name} is to become {wanted}"), ROLE_LIMIT, || {
+    };
+    let what = format!("Node {name} is to become {wanted}");
+    let text = wait::until(session, &what, limit, || {
         let seen: NodeCoordinatorState = typed(session.client.get_once(&path, &[])?)?;
         Ok(if seen.coordinator_state == wanted {
             Look::Done(format!("Node {name} is {wanted}"))

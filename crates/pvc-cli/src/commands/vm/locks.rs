@@ -1,7 +1,5 @@
 //! `pvc vm flush-locks`.
 
-use std::time::Duration;
-
 use clap::Args;
 use pvc_api::vm::LockFlushStatus;
 
@@ -12,8 +10,8 @@ use crate::output;
 use crate::session::Session;
 use crate::wait::{self, Look};
 
-/// How long the node is waited for: a few calls of Ceph for each volume.
-const LIMIT: Duration = Duration::from_secs(120);
+/// How long the node is waited for, in seconds: a few calls of Ceph for each volume.
+const LIMIT: u64 = 120;
 
 #[derive(Debug, Args)]
 pub(crate) struct FlushLocks {
@@ -28,26 +26,30 @@ pub(crate) struct FlushLocks {
     /// Do not wait
     #[arg(long)]
     no_wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", conflicts_with = "no_wait", default_value_t = LIMIT)]
+    timeout: u64,
 }
 
 impl FlushLocks {
     pub(crate) fn run(&self, session: &Session) -> Result<()> {
-        run(session, &self.domain, self.force, !self.no_wait)
+        let wait = (!self.no_wait).then_some(self.timeout);
+        run(session, &self.domain, self.force, wait)
     }
 }
 
-fn run(session: &Session, domain: &str, force: bool, wait: bool) -> Result<()> {
+fn run(session: &Session, domain: &str, force: bool, wait: Option<u64>) -> Result<()> {
     let path = format!("{}/locks", path(domain));
     let form: &[(&str, &str)] = if force { &[("force", "true")] } else { &[] };
     session.client.post_value(&path, form)?;
-    if !wait {
+    let Some(limit) = wait else {
         session.say(&format!(
             "The node of VM {domain} removes the locks of its volumes"
         ));
         return Ok(());
-    }
+    };
     let mut status: Option<LockFlushStatus> = None;
-    wait::until(&format!("Locks of VM {domain}"), LIMIT, || {
+    wait::until(session, &format!("Locks of VM {domain}"), limit, || {
         let seen: LockFlushStatus = typed(session.client.get_once(&path, &[])?)?;
         let over = matches!(seen.state.as_str(), "done" | "failed");
         let look = if over {

@@ -1,7 +1,5 @@
 //! `pvc vm migrate|unmigrate|move`.
 
-use std::time::Duration;
-
 use clap::Args;
 use pvc_api::vm::Vm;
 use pvc_core::states::VmState;
@@ -12,8 +10,9 @@ use crate::error::{CliError, Result};
 use crate::session::Session;
 use crate::wait::{self, Look};
 
-/// How long a move is waited for: a guest with much memory takes long. What stands still is called off by its node.
-const LIMIT: Duration = Duration::from_secs(3600);
+/// How long a move is waited for, in seconds: a guest with much memory takes long. What stands still is called off by its
+/// node.
+const LIMIT: u64 = 3600;
 
 #[derive(Debug, Args)]
 pub(crate) struct Migrate {
@@ -28,6 +27,9 @@ pub(crate) struct Migrate {
     /// Wait until it runs there
     #[arg(short, long)]
     wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait", default_value_t = LIMIT)]
+    timeout: u64,
     /// Not at all rather than by shutting it down
     #[arg(long)]
     force_live: bool,
@@ -43,6 +45,9 @@ pub(crate) struct Unmigrate {
     /// Wait until it runs there
     #[arg(short, long)]
     wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait", default_value_t = LIMIT)]
+    timeout: u64,
     /// Not at all rather than by shutting it down
     #[arg(long)]
     force_live: bool,
@@ -61,6 +66,9 @@ pub(crate) struct Move {
     /// Wait until it runs there
     #[arg(short, long)]
     wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait", default_value_t = LIMIT)]
+    timeout: u64,
     /// Not at all rather than by shutting it down
     #[arg(long)]
     force_live: bool,
@@ -69,27 +77,31 @@ pub(crate) struct Move {
 impl Migrate {
     pub(crate) fn run(&self, session: &Session) -> Result<()> {
         let asked = Asked::new("migrate", self.target.as_deref(), self.force, self.force_live);
-        run(session, &self.domain, &asked, self.wait)
+        run(session, &self.domain, &asked, self.wait.then_some(self.timeout))
     }
 }
 
 impl Unmigrate {
     pub(crate) fn run(&self, session: &Session) -> Result<()> {
         let asked = Asked::new("unmigrate", None, self.force, self.force_live);
-        run(session, &self.domain, &asked, self.wait)
+        run(session, &self.domain, &asked, self.wait.then_some(self.timeout))
     }
 }
 
 impl Move {
     pub(crate) fn run(&self, session: &Session) -> Result<()> {
         let asked = Asked::new("move", self.target.as_deref(), self.force, self.force_live);
-        run(session, &self.domain, &asked, self.wait)
+        run(session, &self.domain, &asked, self.wait.then_some(self.timeout))
     }
 }
 
 /// What is asked for.
 #[derive(Debug)]
-struct Asked<'a>(Vec<(&'static str, &'a str)>);
+struct Asked<'a> {
+    form: Vec<(&'static str, &'a str)>,
+    /// Whether asking twice comes to the same.
+    is_repeatable: bool,
+}
 
 impl<'a> Asked<'a> {
     fn new(action: &'a str, target: Option<&'a str>, force: bool, force_live: bool) -> Asked<'a> {
@@ -101,24 +113,35 @@ impl<'a> Asked<'a> {
         if force_live {
             form.push(("force_live", "true"));
         }
-        Asked(form)
+        // Without a target the second time is another move: the cluster chooses anew, away from where the first one led.
+        let is_repeatable = target.is_some() || action == "unmigrate";
+        Asked { form, is_repeatable }
+    }
+
+    fn send(&self, session: &Session, path: &str) -> Result<String> {
+        if self.is_repeatable {
+            session.client.post_repeatable(path, &self.form)
+        } else {
+            session.client.post(path, &self.form)
+        }
     }
 }
 
-fn run(session: &Session, domain: &str, asked: &Asked<'_>, wait: bool) -> Result<()> {
+fn run(session: &Session, domain: &str, asked: &Asked<'_>, wait: Option<u64>) -> Result<()> {
     let vm_path = path(domain);
     let read = || -> Result<Vm> { typed(only(session.client.get_once(&vm_path, &[])?)) };
     // What is said of an earlier move must not be taken for the end of this one.
-    let before: Option<Vm> = if wait { Some(read()?) } else { None };
-    let said = session
-        .client
-        .post_repeatable(&format!("{vm_path}/node"), &asked.0)?;
-    let Some(before) = before else {
+    let before: Option<(Vm, u64)> = match wait {
+        Some(limit) => Some((read()?, limit)),
+        None => None,
+    };
+    let said = asked.send(session, &format!("{vm_path}/node"))?;
+    let Some((before, limit)) = before else {
         session.say(&said);
         return Ok(());
     };
     let mut target: Option<String> = None;
-    let text = wait::until(&format!("VM {domain}"), LIMIT, || {
+    let text = wait::until(session, &format!("VM {domain}"), limit, || {
         let vm = read()?;
         if is_moving(vm.state) {
             target = Some(vm.node.clone());

@@ -1,7 +1,5 @@
 //! `pvc vm start|restart|shutdown|stop|disable`.
 
-use std::time::Duration;
-
 use clap::Args;
 use pvc_api::vm::Vm;
 use pvc_core::states::VmState;
@@ -12,10 +10,13 @@ use crate::error::{CliError, Result};
 use crate::session::Session;
 use crate::wait::{self, Look};
 
-/// How long a guest's shutdown is waited for: its node ends it after 180 s unless configured otherwise.
-const SHUTDOWN_LIMIT: Duration = Duration::from_secs(300);
-/// How long a guest's start or stop is waited for.
-const START_LIMIT: Duration = Duration::from_secs(120);
+/// How long a guest's shutdown is waited for, in seconds. Its node ends it after `vm_shutdown_timeout`, 180 s unless
+/// configured otherwise; who has set that to minutes must not be told too soon that it does not shut down.
+const SHUTDOWN_LIMIT: u64 = 900;
+/// How long a guest's start is waited for, in seconds.
+const START_LIMIT: u64 = 120;
+/// How long it is waited for that a guest is switched off, in seconds.
+const STOP_LIMIT: u64 = 300;
 
 #[derive(Debug, Args)]
 pub(crate) struct Start {
@@ -27,6 +28,9 @@ pub(crate) struct Start {
     /// Wait until it runs
     #[arg(short, long)]
     wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait", default_value_t = START_LIMIT)]
+    timeout: u64,
 }
 
 #[derive(Debug, Args)]
@@ -36,6 +40,9 @@ pub(crate) struct Restart {
     /// Wait until it has
     #[arg(short, long)]
     wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait", default_value_t = SHUTDOWN_LIMIT)]
+    timeout: u64,
     /// Ask nothing
     #[arg(short, long)]
     yes: bool,
@@ -48,6 +55,9 @@ pub(crate) struct Shutdown {
     /// Wait until it has
     #[arg(short, long)]
     wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait", default_value_t = SHUTDOWN_LIMIT)]
+    timeout: u64,
     /// Ask nothing
     #[arg(short, long)]
     yes: bool,
@@ -63,6 +73,9 @@ pub(crate) struct Stop {
     /// Wait until it is
     #[arg(short, long)]
     wait: bool,
+    /// How long to wait, in seconds
+    #[arg(long, value_name = "SECONDS", requires = "wait", default_value_t = STOP_LIMIT)]
+    timeout: u64,
     /// Ask nothing
     #[arg(short, long)]
     yes: bool,
@@ -83,7 +96,12 @@ pub(crate) struct Disable {
 impl Start {
     pub(crate) fn run(&self, session: &Session) -> Result<()> {
         let said = set_state(session, &self.domain, "start", self.force)?;
-        finish(session, &self.domain, said, self.wait.then_some(Goal::Running))
+        finish(
+            session,
+            &self.domain,
+            said,
+            self.wait.then_some((Goal::Running, self.timeout)),
+        )
     }
 }
 
@@ -91,7 +109,12 @@ impl Restart {
     pub(crate) fn run(&self, session: &Session) -> Result<()> {
         ask(session, &format!("Restart VM {}?", self.domain), self.yes, || {
             let said = set_state(session, &self.domain, "restart", false)?;
-            finish(session, &self.domain, said, self.wait.then_some(Goal::Restarted))
+            finish(
+                session,
+                &self.domain,
+                said,
+                self.wait.then_some((Goal::Restarted, self.timeout)),
+            )
         })
     }
 }
@@ -104,7 +127,12 @@ impl Shutdown {
             self.yes,
             || {
                 let said = set_state(session, &self.domain, "shutdown", false)?;
-                finish(session, &self.domain, said, self.wait.then_some(Goal::Stopped))
+                finish(
+                    session,
+                    &self.domain,
+                    said,
+                    self.wait.then_some((Goal::Stopped, self.timeout)),
+                )
             },
         )
     }
@@ -118,7 +146,12 @@ impl Stop {
             self.yes,
             || {
                 let said = set_state(session, &self.domain, "stop", self.force)?;
-                finish(session, &self.domain, said, self.wait.then_some(Goal::Stopped))
+                finish(
+                    session,
+                    &self.domain,
+                    said,
+                    self.wait.then_some((Goal::Stopped, self.timeout)),
+                )
             },
         )
     }
@@ -152,16 +185,12 @@ enum Goal {
     Stopped,
 }
 
-fn finish(session: &Session, domain: &str, said: String, goal: Option<Goal>) -> Result<()> {
-    let Some(goal) = goal else {
+fn finish(session: &Session, domain: &str, said: String, goal: Option<(Goal, u64)>) -> Result<()> {
+    let Some((goal, limit)) = goal else {
         session.say(&said);
         return Ok(());
     };
-    let limit = match goal {
-        Goal::Running => START_LIMIT,
-        Goal::Restarted | Goal::Stopped => SHUTDOWN_LIMIT,
-    };
-    let text = wait::until(&format!("VM {domain}"), limit, || {
+    let text = wait::until(session, &format!("VM {domain}"), limit, || {
         let vm: Vm = typed(only(session.client.get_once(&path(domain), &[])?))?;
         look(goal, &vm)
     })?;

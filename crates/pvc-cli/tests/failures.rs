@@ -1,0 +1,176 @@
+//! What `pvc` makes of an API that does not answer as it should.
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+mod answers;
+#[path = "../../pvcapid/tests/common/mod.rs"]
+mod common;
+mod program;
+
+use std::path::{Path, PathBuf};
+
+use answers::{Answer, Server};
+use common::{Cluster, TOKEN};
+use program::{Said, program, pvc_at};
+use pvcapid::tls::{Certificate, TlsFiles};
+
+fn json(status: u16, code: &str) -> Answer {
+    let body =
+        format!("{{\"message\": \"It is like that.\", \"code\": \"{code}\", \"request_id\": \"4711\"}}");
+    Answer::Reply(status, "Content-Type: application/json\r\n", body)
+}
+
+/// A script that is told "try again later" of a change which was made makes it twice.
+#[test]
+fn a_change_that_may_have_been_made_is_not_called_one_that_was_not() {
+    let start = &["vm", "start", "web1"][..];
+    let check = |answer: Answer, args: &[&str], code: i32, words: &str| {
+        let server = Server::start(move |_| answer.clone());
+        let said = pvc_at(&server.url, args);
+        assert_eq!(said.code, code, "{said:?}");
+        assert!(said.err.contains(words), "{said:?}");
+        server.seen().len()
+    };
+    let look = "look with 'pvc vm info web1'";
+    assert_eq!(check(Answer::HangUp, start, 5, look), 1, "never sent again");
+    assert_eq!(check(json(503, "outcome_unknown"), start, 5, look), 1);
+    check(json(502, "no code of ours"), start, 5, look);
+    check(json(503, "store_unavailable"), start, 4, "It is like that");
+    check(json(429, "too_many_failures"), start, 1, "It is like that");
+    check(json(504, "wait_timeout"), start, 5, "It is like that");
+    assert_eq!(
+        check(Answer::HangUp, &["node", "list"], 4, "lost"),
+        3,
+        "a read is"
+    );
+    assert_eq!(
+        check(
+            json(429, "too_many_failures"),
+            &["node", "list"],
+            1,
+            "It is like that"
+        ),
+        1
+    );
+    // Nobody listens there: nothing was sent.
+    let nobody = pvc_at("http://127.0.0.1:1", start);
+    assert_eq!(nobody.code, 4, "{nobody:?}");
+}
+
+/// Without a target the cluster chooses, and the second time it chooses another node.
+#[test]
+fn a_move_is_sent_again_only_if_that_comes_to_the_same() {
+    for (args, times) in [
+        (&["vm", "move", "web1"][..], 1),
+        (&["vm", "migrate", "web1"], 1),
+        (&["vm", "move", "web1", "-t", "hv2"], 3),
+        (&["vm", "migrate", "web1", "-t", "hv2"], 3),
+        (&["vm", "unmigrate", "web1"], 3),
+    ] {
+        let server = Server::start(|_| Answer::HangUp);
+        let said = pvc_at(&server.url, args);
+        assert_eq!((said.code, server.seen().len()), (5, times), "{args:?}: {said:?}");
+    }
+}
+
+/// The address was handed over after the first try came through: the others reach nobody, and still it may be done.
+#[test]
+fn what_one_try_may_have_done_is_not_forgotten_by_the_next() {
+    let tries = std::sync::atomic::AtomicU32::new(0);
+    let server = Server::start(
+        move |_| match tries.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+            0 => Answer::HangUp,
+            _ => json(503, "store_unavailable"),
+        },
+    );
+    let said = pvc_at(&server.url, &["vm", "move", "web1", "-t", "hv2"]);
+    assert_eq!((said.code, server.seen().len()), (5, 3), "{said:?}");
+}
+
+/// Who lists the clusters to see which of them is ill must not be held up by that one.
+#[test]
+fn a_cluster_that_hangs_holds_up_no_other() {
+    let hung = Server::start(|_| Answer::Silence);
+    let cluster = Cluster::start();
+    let home = tempfile::tempdir().unwrap();
+    let port = |url: &str| url.rsplit(':').next().unwrap().to_owned();
+    for (name, url) in [("hung", hung.url.as_str()), ("well", cluster.url())] {
+        let port = port(url);
+        let args = ["connection", "add", name, "-a", "127.0.0.1", "-p", &port];
+        let added = program(home.path())
+            .env("PVC_API_KEY", TOKEN)
+            .args(args)
+            .output()
+            .unwrap();
+        assert!(added.status.success());
+    }
+    let said: Said = program(home.path())
+        .args(["connection", "detail"])
+        .output()
+        .unwrap()
+        .into();
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.out.contains("does not answer"), "{said:?}");
+    assert!(said.out.contains("hv1"), "{said:?}");
+}
+
+/// The token would go along.
+#[test]
+fn nobody_sends_the_token_elsewhere() {
+    let elsewhere = Server::start(|_| Answer::Reply(200, "", "[]".to_owned()));
+    let there = format!("Location: {}/api/v1/node\r\n", elsewhere.url);
+    let there: &'static str = Box::leak(there.into_boxed_str());
+    let server = Server::start(move |_| Answer::Reply(302, there, String::new()));
+    let said = pvc_at(&server.url, &["node", "list"]);
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains(&elsewhere.url), "{said:?}");
+    assert_eq!(elsewhere.seen(), Vec::<String>::new());
+    let head = &server.seen()[0].to_ascii_lowercase();
+    assert!(head.contains("x-api-key"), "{head}");
+}
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name)
+}
+
+/// Without it a company would switch the check off, and send its tokens to whoever answers.
+#[test]
+fn a_certificate_of_an_own_authority_can_be_trusted() {
+    let certificate = Certificate::load(TlsFiles {
+        certificate: fixture("tls-certificate.pem"),
+        private_key: fixture("tls-key.pem"),
+    })
+    .unwrap();
+    let cluster = Cluster::with_tls(certificate.server_config().unwrap());
+    let url = cluster.url().replace("http://", "https://");
+    let home = tempfile::tempdir().unwrap();
+    let list = |url: &str, authority: &str| -> Said {
+        program(home.path())
+            .env("PVC_URL", url)
+            .env("PVC_API_KEY", TOKEN)
+            .env("SSL_CERT_FILE", fixture(authority))
+            .args(["node", "list", "-f", "raw"])
+            .output()
+            .unwrap()
+            .into()
+    };
+    let trusted = list(&url, "tls-authority.pem");
+    assert_eq!(
+        (trusted.code, trusted.out.as_str()),
+        (0, "hv1\nhv2\nhv3\n"),
+        "{trusted:?}"
+    );
+    let stranger = list(&url, "../../../pvcapid/tests/fixtures/tls-certificate.pem");
+    assert_eq!(stranger.code, 1, "{stranger:?}");
+    assert!(stranger.err.contains("SSL_CERT_FILE"), "{stranger:?}");
+    let nobody = list(&url, "none.pem");
+    assert_eq!(nobody.code, 1, "{nobody:?}");
+    assert!(nobody.err.contains("ca-certificates"), "{nobody:?}");
+    // The other way round: https:// where only HTTP is spoken.
+    let plain = Cluster::start();
+    let url = plain.url().replace("http://", "https://");
+    let said = list(&url, "tls-authority.pem");
+    assert_eq!(said.code, 1, "{said:?}");
+    assert!(said.err.contains("does not speak HTTPS"), "{said:?}");
+}
