@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 use answers::{Answer, Server};
 use common::{Cluster, TOKEN};
-use program::{Said, program, pvc_at};
+use program::{Said, program, pvc, pvc_at};
 use pvcapid::tls::{Certificate, TlsFiles};
 
 fn json(status: u16, code: &str) -> Answer {
@@ -173,4 +173,14 @@ fn a_certificate_of_an_own_authority_can_be_trusted() {
     let said = list(&url, "tls-authority.pem");
     assert_eq!(said.code, 1, "{said:?}");
     assert!(said.err.contains("does not speak HTTPS"), "{said:?}");
+}
+
+/// A wrong address or name is a mistake to be told, not something to wait for.
+#[test]
+fn what_can_not_be_shown_is_not_watched() {
+    let nobody = pvc_at("http://127.0.0.1:1", &["node", "list", "--watch"]);
+    assert_eq!(nobody.code, 4, "{nobody:?}");
+    let cluster = Cluster::start();
+    let unknown = pvc(&cluster, &["fence", "show", "hv9", "--watch"]);
+    assert_eq!(unknown.code, 3, "{unknown:?}");
 }

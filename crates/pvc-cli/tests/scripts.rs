@@ -23,16 +23,18 @@ fn a_watched_list_is_written_again_when_it_changes() {
         .env("PVC_API_KEY", TOKEN)
         .args(["-q", "node", "list", "-ds", "run", "-f", "raw", "--watch"])
         .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(watching.stdout.take().unwrap()).lines();
+    let mut notices = BufReader::new(watching.stderr.take().unwrap()).lines();
     let mut next = |count: usize| -> Vec<String> { lines.by_ref().take(count).map(Result::unwrap).collect() };
     assert_eq!(next(3), ["hv1", "hv2", "hv3"]);
     cluster.set(&keys::node(&node("hv2")).daemon_state(), &DaemonState::Stop);
     assert_eq!(next(2), ["hv1", "hv3"]);
-    // Out of reach for a while is no end, but something to be told.
+    // Out of reach for a while is no end, but something to be told; not to the program that reads the names.
     cluster.server.lose_quorum();
-    assert!(next(1)[0].contains("quorum"));
+    assert!(notices.next().unwrap().unwrap().contains("quorum"));
     watching.kill().unwrap();
     watching.wait().unwrap();
 }
@@ -46,11 +48,56 @@ fn any_request_can_be_sent() {
     let said = done(&cluster, &["api", "POST", "/status", "state=true"]);
     assert!(said.contains("message"), "{said}");
     assert!(done(&cluster, &["cluster", "status"]).contains("Maintenance"));
+    // A script reads the reason as the API gave it.
     let refused = pvc(&cluster, &["api", "GET", "/node", "limit=("]);
     assert_eq!(refused.code, 1, "{refused:?}");
+    let reply: Value = serde_json::from_str(&refused.out).unwrap();
+    assert_eq!(reply["code"], json!("invalid_parameter"));
+    assert!(
+        reply["request_id"].is_string() && refused.err.contains("limit"),
+        "{refused:?}"
+    );
     assert_eq!(pvc(&cluster, &["api", "GET", "/node/hv9"]).code, 3);
     assert_eq!(pvc(&cluster, &["api", "GET", "/node", "limit"]).code, 2);
     assert_eq!(pvc(&cluster, &["api", "HEAD", "/node"]).code, 2);
+}
+
+#[test]
+fn a_backup_goes_back_as_a_body_of_json() {
+    let cluster = Cluster::start();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("backup.json");
+    let file = file.to_str().unwrap();
+    done(&cluster, &["cluster", "backup", "-f", file]);
+    let at = format!("@{file}");
+    let really = "yes-i-really-mean-it=yes";
+    let said = done(&cluster, &["api", "POST", "/restore", really, "--json", &at]);
+    assert!(said.contains("message"), "{said}");
+    let wrong = pvc(&cluster, &["api", "POST", "/restore", really, "--json", "[]"]);
+    assert_eq!(wrong.code, 1, "{wrong:?}");
+    assert_eq!(pvc(&cluster, &["api", "GET", "/node", "--json", "{}"]).code, 2);
+}
+
+#[test]
+fn events_are_printed_as_they_come() {
+    let cluster = Cluster::start();
+    let home = tempfile::tempdir().unwrap();
+    let mut streaming = program(home.path())
+        .env("PVC_URL", cluster.url())
+        .env("PVC_API_KEY", TOKEN)
+        .args(["-q", "api", "GET", "/events", "types=node"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(streaming.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap);
+    assert!(lines.any(|line| line == "event: begin"));
+    cluster.set(&keys::node(&node("hv2")).daemon_state(), &DaemonState::Stop);
+    assert!(lines.any(|line| line == "event: node"));
+    assert!(lines.next().unwrap().contains("hv2"));
+    streaming.kill().unwrap();
+    streaming.wait().unwrap();
 }
 
 /// `pvc node list | head -1` must neither crash nor print a stack trace on an administrator's terminal.

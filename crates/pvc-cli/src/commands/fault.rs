@@ -52,9 +52,9 @@ pub(crate) enum FaultCommand {
 
 pub(crate) fn run(command: &FaultCommand, session: &Session) -> Result<()> {
     match command {
-        FaultCommand::List { limit, format, watch } => {
-            watch::show(session, *watch, || list(session, limit.as_deref(), *format))
-        }
+        FaultCommand::List { limit, format, watch } => watch::show(session, *watch, *format, || {
+            list(session, limit.as_deref(), *format)
+        }),
         FaultCommand::Ack { ids } => each(ids, |id| session.client.put(&path(id), &[]), session),
         FaultCommand::Delete { ids } => each(ids, |id| session.client.delete(&path(id)), session),
         FaultCommand::AckAll { yes } => all(session, "Acknowledge all faults?", *yes, || {

@@ -56,9 +56,11 @@ pub(crate) enum ConfirmKind {
 
 pub(crate) fn run(command: &FenceCommand, session: &Session) -> Result<()> {
     match command {
-        FenceCommand::List { format, watch } => watch::show(session, *watch, || list(session, *format)),
+        FenceCommand::List { format, watch } => {
+            watch::show(session, *watch, *format, || list(session, *format))
+        }
         FenceCommand::Show { node, format, watch } => {
-            watch::show(session, *watch, || show(session, node, *format))
+            watch::show(session, *watch, *format, || show(session, node, *format))
         }
         FenceCommand::Confirm { node, kind, yes } => say(session, node, *kind, *yes),
     }

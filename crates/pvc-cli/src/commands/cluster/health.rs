@@ -23,7 +23,7 @@ pub(crate) struct Health {
 
 impl Health {
     pub(crate) fn run(&self, session: &Session) -> Result<()> {
-        watch::show(session, self.watch, || self.text(session))
+        watch::show(session, self.watch, self.format, || self.text(session))
     }
 
     fn text(&self, session: &Session) -> Result<String> {

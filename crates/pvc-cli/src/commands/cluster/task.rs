@@ -38,7 +38,7 @@ impl Task {
     pub(crate) fn run(&self, session: &Session) -> Result<()> {
         // No task has that identity: identities are eight digits.
         match self.task_id.as_deref().filter(|id| *id != "list") {
-            None => watch::show(session, self.watch, || self.list(session)),
+            None => watch::show(session, self.watch, self.format, || self.list(session)),
             Some(_) if self.watch => Err(CliError::usage(
                 "--watch is for the list of tasks; a task is followed anyway",
             )),

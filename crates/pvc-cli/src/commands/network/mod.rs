@@ -95,7 +95,9 @@ pub(crate) struct Acls {
 
 pub(crate) fn run(command: &NetworkCommand, session: &Session) -> Result<()> {
     match command {
-        NetworkCommand::List(command) => watch::show(session, command.watch, || command.text(session)),
+        NetworkCommand::List(command) => {
+            watch::show(session, command.watch, command.format, || command.text(session))
+        }
         NetworkCommand::Info(command) => command.run(session),
         NetworkCommand::Dhcp(DhcpCommand::List(command)) => command.run(session),
         NetworkCommand::Acl(AclCommand::List(command)) => command.run(session),

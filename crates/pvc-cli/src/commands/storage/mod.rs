@@ -53,7 +53,7 @@ pub(crate) fn run(command: &StorageCommand, session: &Session) -> Result<()> {
 
 impl Text {
     fn run(&self, session: &Session, route: &str) -> Result<()> {
-        watch::show(session, self.watch, || {
+        watch::show(session, self.watch, Format::Pretty, || {
             let found: CephText = typed(session.client.get(route, &[])?)?;
             let text = found.ceph_data.trim_end();
             Ok(if text.is_empty() {

@@ -32,7 +32,9 @@ pub(crate) struct List {
 
 pub(super) fn run(command: &OsdCommand, session: &Session) -> Result<()> {
     match command {
-        OsdCommand::List(command) => watch::show(session, command.watch, || command.text(session)),
+        OsdCommand::List(command) => {
+            watch::show(session, command.watch, command.format, || command.text(session))
+        }
     }
 }
 

@@ -31,7 +31,9 @@ pub(crate) struct List {
 
 pub(super) fn run(command: &PoolCommand, session: &Session) -> Result<()> {
     match command {
-        PoolCommand::List(command) => watch::show(session, command.watch, || command.text(session)),
+        PoolCommand::List(command) => {
+            watch::show(session, command.watch, command.format, || command.text(session))
+        }
     }
 }
 

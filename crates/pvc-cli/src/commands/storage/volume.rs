@@ -59,7 +59,9 @@ pub(crate) struct Snapshots {
 
 pub(super) fn run(command: &VolumeCommand, session: &Session) -> Result<()> {
     match command {
-        VolumeCommand::List(command) => watch::show(session, command.watch, || command.text(session)),
+        VolumeCommand::List(command) => {
+            watch::show(session, command.watch, command.format, || command.text(session))
+        }
         VolumeCommand::Snapshot(SnapshotCommand::List(command)) => {
             output::print(&command.text(session)?);
             Ok(())

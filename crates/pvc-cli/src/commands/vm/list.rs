@@ -37,7 +37,7 @@ pub(crate) struct List {
 
 impl List {
     pub(crate) fn run(&self, session: &Session) -> Result<()> {
-        watch::show(session, self.watch, || self.text(session))
+        watch::show(session, self.watch, self.format, || self.text(session))
     }
 
     fn query(&self) -> Vec<(&str, &str)> {
