@@ -77,15 +77,15 @@ pub(crate) fn apply(
     }
     let runs = vm.state == VmState::Start;
     let hotplug = if runs { hotplug } else { Hotplug::None };
-    let restart = runs && restarts(session, vm, hotplug, when)?;
+    let restart = runs && restarts(vm, hotplug, when, asking)?;
     session.say(&replace_xml(session, vm, xml, restart)?);
     let (method, device) = match hotplug {
         // A restart makes it apply as well, and not in two ways at a time.
         Hotplug::Attach(_) | Hotplug::Detach(_) if restart => return Ok(()),
         Hotplug::None => {
             if runs && !restart {
-                session.say(&format!(
-                    "The change applies when VM {} starts the next time",
+                session.remark(&format!(
+                    "VM {} runs on as it is; the change takes effect at its next start",
                     vm.name
                 ));
             }
@@ -121,14 +121,14 @@ pub(super) fn replace_xml(session: &Session, vm: &Vm, xml: &str, restart: bool) 
     session.client.put(&path(&vm.name), &form)
 }
 
-/// Whether the guest is restarted. A question that nobody is there to answer is taken as no: the guest runs on.
-fn restarts(session: &Session, vm: &Vm, hotplug: Hotplug<'_>, when: &When) -> Result<bool> {
+/// Whether the guest is restarted: if that is said, or answered to the question. A question that is not asked, since everything
+/// is confirmed beforehand or nobody is there, is taken as no: who confirms a change has not said that the guest may go down.
+fn restarts(vm: &Vm, hotplug: Hotplug<'_>, when: &When, asking: Asking) -> Result<bool> {
     match (when.restart, when.no_restart, hotplug) {
         (true, _, _) => Ok(true),
         (_, true, _) | (_, _, Hotplug::Attach(_) | Hotplug::Detach(_)) => Ok(false),
         (false, false, Hotplug::None) => {
-            let asking = session.asking(false);
-            if asking == Asking::Ask && !crate::confirm::is_answered() {
+            if asking == Asking::Assume || !crate::confirm::is_answered() {
                 return Ok(false);
             }
             let question = format!("Restart VM {} now, so that the change applies?", vm.name);
