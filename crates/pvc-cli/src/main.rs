@@ -23,8 +23,10 @@ mod watch;
 
 use std::process::ExitCode;
 
+use error::{CliError, Result};
+
 fn main() -> ExitCode {
-    match cli::run(cli::expand(std::env::args())) {
+    match arguments().and_then(|args| cli::run(cli::expand(args.into_iter()))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             if !error.message.is_empty() {
@@ -33,4 +35,14 @@ fn main() -> ExitCode {
             ExitCode::from(error.exit as u8)
         }
     }
+}
+
+/// What was typed. Names and paths go to the API as JSON and forms, which are UTF-8.
+fn arguments() -> Result<Vec<String>> {
+    std::env::args_os()
+        .map(|arg| {
+            arg.into_string()
+                .map_err(|arg| CliError::usage(format!("The argument {} is not UTF-8 text", arg.display())))
+        })
+        .collect()
 }

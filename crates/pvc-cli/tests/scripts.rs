@@ -100,6 +100,20 @@ fn events_are_printed_as_they_come() {
     streaming.wait().unwrap();
 }
 
+/// What the parser would end the program with is no line that says what is wrong.
+#[test]
+fn an_argument_that_is_no_text_is_told() {
+    use std::os::unix::ffi::OsStrExt;
+    let home = tempfile::tempdir().unwrap();
+    let said = program(home.path())
+        .args(["vm", "info"])
+        .arg(std::ffi::OsStr::from_bytes(b"web\xff1"))
+        .output()
+        .unwrap();
+    assert_eq!(said.status.code(), Some(2));
+    assert!(String::from_utf8(said.stderr).unwrap().contains("is not UTF-8"));
+}
+
 /// `pvc node list | head -1` must neither crash nor print a stack trace on an administrator's terminal.
 #[test]
 fn a_reader_that_goes_away_ends_the_program_quietly() {
