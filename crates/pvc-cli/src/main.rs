@@ -13,6 +13,7 @@ mod interrupt;
 mod log;
 mod output;
 mod plain;
+mod private;
 mod session;
 mod task;
 mod time;

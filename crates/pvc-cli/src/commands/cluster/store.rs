@@ -1,9 +1,7 @@
 //! `pvc cluster init|backup|restore`: the store of the cluster as a whole.
 
 use std::fs;
-use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde_json::Value;
@@ -11,6 +9,7 @@ use serde_json::Value;
 use crate::confirm::{Answer, confirm, confirm_by_word};
 use crate::error::{CliError, Result};
 use crate::output;
+use crate::private;
 use crate::session::Session;
 
 /// What the API wants to hear before it replaces the store.
@@ -81,7 +80,7 @@ impl Backup {
             return Ok(());
         };
         let keys = keys(&text)?;
-        save(file, &text)
+        private::write(file, &text)
             .map_err(|error| CliError::failure(format!("Can not write {}: {error}", file.display())))?;
         session.say(&format!("Saved {keys} keys of the store in {}", file.display()));
         Ok(())
@@ -132,21 +131,6 @@ fn keys(text: &str) -> Result<usize> {
         Ok(Value::Object(keys)) => Ok(keys.len()),
         Ok(_) | Err(_) => Err(CliError::failure("What the API sent is not a backup")),
     }
-}
-
-/// Whole or not at all: a backup that was cut short must not take the place of an older, good one.
-fn save(file: &Path, text: &str) -> std::io::Result<()> {
-    let mut temporary = file.as_os_str().to_owned();
-    temporary.push(".new");
-    let mut new = fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    new.write_all(text.as_bytes())?;
-    new.sync_all()?;
-    fs::rename(&temporary, file)
 }
 
 #[cfg(test)]

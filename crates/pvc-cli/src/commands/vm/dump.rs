@@ -10,6 +10,7 @@ use super::path;
 use crate::client::{only, typed};
 use crate::error::{CliError, Result};
 use crate::output;
+use crate::private;
 use crate::session::Session;
 
 #[derive(Debug, Args)]
@@ -19,7 +20,7 @@ pub(crate) struct Dump {
     /// Save it in this file
     #[arg(short, long)]
     file: Option<PathBuf>,
-    /// Show the passwords in it (for the role admin)
+    /// Show the passwords in it (for the role admin); a file is readable for its owner alone then
     #[arg(long)]
     secrets: bool,
 }
@@ -33,8 +34,12 @@ impl Dump {
             output::print(&text);
             return Ok(());
         };
-        fs::write(file, text)
-            .map_err(|error| CliError::failure(format!("Can not write {}: {error}", file.display())))?;
+        let saved = if self.secrets {
+            private::write(file, &text)
+        } else {
+            fs::write(file, text)
+        };
+        saved.map_err(|error| CliError::failure(format!("Can not write {}: {error}", file.display())))?;
         session.say(&format!("Saved the XML of VM {} in {}", vm.name, file.display()));
         Ok(())
     }
