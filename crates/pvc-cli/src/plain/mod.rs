@@ -18,7 +18,7 @@ use serde_json::Value;
 use crate::client::{Method, segment};
 use crate::confirm::{Answer, confirm};
 use crate::connection;
-use crate::editor;
+use crate::editor::Draft;
 use crate::error::{CliError, Result};
 use crate::output::{self, Format, formats};
 use crate::session::Session;
@@ -328,8 +328,9 @@ impl Plain {
             }
         }
         let mut form: Vec<(&str, String)> = Vec::new();
+        let mut draft = None;
         for input in &self.inputs {
-            self.collect(input, matches, session, &route, &mut form)?;
+            self.collect(input, matches, session, &route, &mut form, &mut draft)?;
         }
         let form: Vec<(&str, &str)> = form.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let cron = matches!(matches.try_get_one::<bool>("cron"), Ok(Some(true)));
@@ -349,7 +350,14 @@ impl Plain {
                 Ok(())
             }
             Shows::Done => {
-                let reply = session.client.change(self.method, &route, &form)?;
+                let reply =
+                    session
+                        .client
+                        .change(self.method, &route, &form)
+                        .map_err(|error| match draft {
+                            Some(draft) => Draft::keep(draft, error),
+                            None => error,
+                        })?;
                 if cron {
                     return Ok(());
                 }
@@ -378,6 +386,7 @@ impl Plain {
         session: &Session,
         route: &str,
         form: &mut Vec<(&'static str, String)>,
+        draft: &mut Option<Draft>,
     ) -> Result<()> {
         let text = |id: &str| matches.get_one::<String>(id).cloned();
         match input {
@@ -419,7 +428,15 @@ impl Plain {
                     (Some(file), _) => read_file(Path::new(&file))?,
                     (None, Some(field)) => {
                         let present = crate::client::only(session.client.get(route, &[])?);
-                        editor::edit("text", present[*field].as_str().unwrap_or_default())?
+                        let editing = Draft::new("text", present[*field].as_str().unwrap_or_default())?;
+                        let text = editing.edit();
+                        match text {
+                            Ok(text) => {
+                                *draft = Some(editing);
+                                text
+                            }
+                            Err(error) => return Err(editing.keep(error)),
+                        }
                     }
                     (None, None) => return Ok(()),
                 };

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use pvc_api::vm::Vm;
 use pvc_core::states::VmState;
 
 use super::change::replace_xml;
@@ -39,13 +40,18 @@ pub(crate) struct Modify {
 
 impl Modify {
     pub(crate) fn run(&self, session: &Session) -> Result<()> {
+        let vm = read(session, &self.domain)?;
+        match &self.cfgfile {
+            Some(file) => self.change(session, &vm, &read_xml(file)?),
+            None => editor::edit(&format!("{}.xml", vm.name), &vm.xml, |new| {
+                self.change(session, &vm, new)
+            }),
+        }
+    }
+
+    fn change(&self, session: &Session, vm: &Vm, new: &str) -> Result<()> {
         let domain = &self.domain;
-        let vm = read(session, domain)?;
-        let new = match &self.cfgfile {
-            Some(file) => read_xml(file)?,
-            None => editor::edit(&format!("{}.xml", vm.name), &vm.xml)?,
-        };
-        let changes = diff::lines(&vm.xml, &new);
+        let changes = diff::lines(&vm.xml, new);
         if diff::is_same(&changes) {
             session.say("Nothing has changed");
             return Ok(());
@@ -63,7 +69,7 @@ impl Modify {
                 &format!("Restart VM {domain}, so that the change applies now?"),
                 session.asking(self.yes || self.confirm_restart),
             )? == Answer::Yes;
-        session.say(&replace_xml(session, &vm, &new, restart)?);
+        session.say(&replace_xml(session, vm, new, restart)?);
         Ok(())
     }
 }
