@@ -2,6 +2,8 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+
 use crate::error::{CliError, Result};
 
 /// Whether questions are asked.
@@ -87,4 +89,46 @@ fn typed(prompt: &str) -> Result<String> {
         .read_line(&mut answer)
         .map_err(|error| CliError::failure(format!("Can not read the answer: {error}")))?;
     Ok(answer.trim().to_owned())
+}
+
+/// What is typed after `prompt`, without its being seen.
+pub(crate) fn typed_secret(prompt: &str) -> Result<String> {
+    anstream::eprint!("{prompt}");
+    let _ = std::io::stderr().flush();
+    let hidden = Hidden::begin();
+    let mut secret = String::new();
+    let read = std::io::stdin().lock().read_line(&mut secret);
+    drop(hidden);
+    // The end of the line was not seen either.
+    anstream::eprintln!();
+    read.map_err(|error| CliError::failure(format!("Can not read what is typed: {error}")))?;
+    let secret = secret.strip_suffix('\n').unwrap_or(&secret);
+    Ok(secret.to_owned())
+}
+
+/// While it lives the terminal does not show what is typed.
+struct Hidden(Option<Termios>);
+
+impl Hidden {
+    fn begin() -> Hidden {
+        let stdin = std::io::stdin();
+        let Ok(before) = tcgetattr(&stdin) else {
+            return Hidden(None);
+        };
+        let mut without = before.clone();
+        without.local_modes.remove(LocalModes::ECHO);
+        // What was typed ahead was seen, and was not meant for this.
+        match tcsetattr(&stdin, OptionalActions::Flush, &without) {
+            Ok(()) => Hidden(Some(before)),
+            Err(_) => Hidden(None),
+        }
+    }
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
+        }
+    }
 }

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use pvc_api::{DEFAULT_PORT, PREFIX};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::confirm;
 use crate::error::{CliError, Exit, Result};
 
 /// The connection that is used on a node if nothing else is said.
@@ -29,6 +31,9 @@ pub(crate) enum Entry {
     Local {
         /// The configuration's path.
         cfgfile: PathBuf,
+        /// What another version of the client keeps there.
+        #[serde(flatten)]
+        others: BTreeMap<String, Value>,
     },
     /// Of another cluster.
     Remote {
@@ -43,14 +48,20 @@ pub(crate) enum Entry {
         /// Token; empty for none.
         #[serde(default)]
         api_key: Option<String>,
+        /// What another version of the client keeps there.
+        #[serde(flatten)]
+        others: BTreeMap<String, Value>,
     },
+    /// Something that this version does not understand. It is left as it is, and must not spoil the others.
+    Unknown(Value),
 }
 
 impl std::fmt::Debug for Entry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Entry::Local { cfgfile } => write!(f, "Local({})", cfgfile.display()),
+            Entry::Local { cfgfile, .. } => write!(f, "Local({})", cfgfile.display()),
             Entry::Remote { host, port, .. } => write!(f, "Remote({host}:{port})"),
+            Entry::Unknown(_) => write!(f, "Unknown"),
         }
     }
 }
@@ -85,23 +96,48 @@ pub(crate) enum Verification {
     Off,
 }
 
+/// Where the connections of somebody without a home are stored, as by PVC 1.0.3.
+const HOMELESS: &str = "/tmp/pvc";
+
 /// Where the connections are stored.
-pub(crate) fn store_path() -> PathBuf {
-    let directory = env::var_os("PVC_CLIENT_DIR")
+fn store_path() -> Result<PathBuf> {
+    let named = env::var_os("PVC_CLIENT_DIR")
         .filter(|path| !path.is_empty())
         .map(PathBuf::from)
         .or_else(|| {
             env::var_os("HOME")
                 .filter(|path| !path.is_empty())
                 .map(|home| PathBuf::from(home).join(".config/pvc"))
-        })
-        .unwrap_or_else(|| PathBuf::from("/tmp/pvc"));
-    directory.join("pvc.json")
+        });
+    let directory = match named {
+        Some(directory) => directory,
+        None => {
+            let directory = PathBuf::from(HOMELESS);
+            refuse_of_others(&directory)?;
+            directory
+        }
+    };
+    Ok(directory.join("pvc.json"))
+}
+
+/// Refuses a directory that somebody else has made where everybody may: they could say there which cluster is talked to, and read
+/// the tokens.
+fn refuse_of_others(directory: &Path) -> Result<()> {
+    let Ok(found) = fs::symlink_metadata(directory) else {
+        return Ok(());
+    };
+    if found.is_dir() && found.uid() == rustix::process::geteuid().as_raw() && found.mode() & 0o022 == 0 {
+        return Ok(());
+    }
+    Err(CliError::failure(format!(
+        "{} is not a directory that you alone may write to: somebody else may have made it. Set HOME or PVC_CLIENT_DIR",
+        directory.display()
+    )))
 }
 
 /// The stored connections; on a node the local one is among them, stored or not.
 pub(crate) fn load() -> Result<Stored> {
-    let path = store_path();
+    let path = store_path()?;
     let mut stored = match fs::read_to_string(&path) {
         Ok(text) => serde_json::from_str(&text).map_err(|error| {
             CliError::failure(format!(
@@ -119,14 +155,18 @@ pub(crate) fn load() -> Result<Stored> {
     };
     let file = PathBuf::from(LOCAL_FILE);
     if !stored.0.contains_key(LOCAL) && file.exists() {
-        stored.0.insert(LOCAL.to_owned(), Entry::Local { cfgfile: file });
+        let entry = Entry::Local {
+            cfgfile: file,
+            others: BTreeMap::new(),
+        };
+        stored.0.insert(LOCAL.to_owned(), entry);
     }
     Ok(stored)
 }
 
 /// Stores the connections, readable for their owner alone since tokens are among them.
 pub(crate) fn save(stored: &Stored) -> Result<()> {
-    let path = store_path();
+    let path = store_path()?;
     let failed =
         |error: std::io::Error| CliError::failure(format!("Can not write {}: {error}", path.display()));
     let mode = env::var("PVC_CLIENT_DB_PERMS")
@@ -139,6 +179,10 @@ pub(crate) fn save(stored: &Stored) -> Result<()> {
             .mode(0o700)
             .create(directory)
             .map_err(failed)?;
+        // Somebody may have made it since it was looked at.
+        if directory == Path::new(HOMELESS) {
+            refuse_of_others(directory)?;
+        }
     }
     // Whole or not at all: a second command reading meanwhile must not see half of it.
     let temporary = path.with_extension("json.new");
@@ -222,21 +266,40 @@ fn from_url(url: &str, api_key_file: Option<&Path>) -> Result<Connection> {
     })
 }
 
-/// A token from a file.
+/// A token from a file. It has no spaces, so those around it are not its own.
 pub(crate) fn read_api_key(file: &Path) -> Result<String> {
-    read_secret(file, "token")
+    let text = if file == Path::new("-") && confirm::is_answered() {
+        confirm::typed_secret("Token: ")?
+    } else {
+        read_secret(file, "token")?
+    };
+    Ok(text.trim().to_owned())
+}
+
+/// A new password from a file, without the end of its line: spaces may be a part of it. Whoever types it does so twice, since it is
+/// not to be seen.
+pub(crate) fn read_new_password(file: &Path) -> Result<String> {
+    if file == Path::new("-") && confirm::is_answered() {
+        let password = confirm::typed_secret("New password: ")?;
+        if confirm::typed_secret("The same again: ")? != password {
+            return Err(CliError::failure("The two are not the same; nothing was done"));
+        }
+        return Ok(password);
+    }
+    let text = read_secret(file, "password")?;
+    let line = text.strip_suffix('\n').unwrap_or(&text);
+    Ok(line.strip_suffix('\r').unwrap_or(line).to_owned())
 }
 
 /// A secret from a file, or from standard input for `-`: never from the command line, where everybody on the machine
 /// can read it.
-pub(crate) fn read_secret(file: &Path, what: &str) -> Result<String> {
-    let text = if file == Path::new("-") {
+fn read_secret(file: &Path, what: &str) -> Result<String> {
+    if file == Path::new("-") {
         std::io::read_to_string(std::io::stdin())
     } else {
         fs::read_to_string(file)
     }
-    .map_err(|error| CliError::failure(format!("Can not read the {what} in {}: {error}", file.display())))?;
-    Ok(text.trim().to_owned())
+    .map_err(|error| CliError::failure(format!("Can not read the {what} in {}: {error}", file.display())))
 }
 
 fn verification() -> Verification {
@@ -249,13 +312,18 @@ fn verification() -> Verification {
 /// What a stored connection stands for.
 pub(crate) fn resolve(name: &str, entry: &Entry) -> Result<Connection> {
     match entry {
-        Entry::Local { cfgfile } => local(name, cfgfile),
+        Entry::Local { cfgfile, .. } => local(name, cfgfile),
+        Entry::Unknown(_) => Err(CliError::failure(format!(
+            "The connection {name:?} in {} is not one that this version of pvc understands; add it again, or remove it",
+            store_path()?.display()
+        ))),
         Entry::Remote {
             description,
             host,
             port,
             scheme,
             api_key,
+            others: _,
         } => Ok(Connection {
             name: name.to_owned(),
             description: description.clone(),

@@ -1,5 +1,6 @@
 //! `pvc connection`.
 
+use std::collections::BTreeMap;
 use std::env;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use serde_json::json;
 
 use crate::cli::Global;
 use crate::client::{Client, typed};
+use crate::confirm::{self, Answer, Asking};
 use crate::connection::{self, Entry, LOCAL};
 use crate::error::{Cause, CliError, Exit, Result};
 use crate::output::{self, Format, formats};
@@ -47,11 +49,17 @@ pub(crate) enum ConnectionCommand {
         /// Use HTTP (this is so unless --ssl is given)
         #[arg(short = 'S', long, overrides_with = "ssl")]
         no_ssl: bool,
+        /// Ask nothing
+        #[arg(short, long)]
+        yes: bool,
     },
     /// Forget a connection
     Remove {
         /// Its name
         name: String,
+        /// Ask nothing
+        #[arg(short, long)]
+        yes: bool,
     },
     /// List connections
     List {
@@ -81,13 +89,16 @@ pub(crate) fn run(command: &ConnectionCommand, global: &Global) -> Result<()> {
             api_key_file,
             ssl,
             no_ssl: _,
+            yes,
         } => {
             let api_key = match (api_key, api_key_file) {
                 (Some(key), _) => {
-                    anstream::eprintln!(
-                        "Warning: a token on the command line can be read by everybody on this machine; next time \
-                         use --api-key-file or PVC_API_KEY"
-                    );
+                    if !global.silent {
+                        anstream::eprintln!(
+                            "Warning: a token on the command line can be read by everybody on this machine; next time \
+                             use --api-key-file or PVC_API_KEY"
+                        );
+                    }
                     Some(key.clone())
                 }
                 (None, Some(file)) => Some(connection::read_api_key(file)?),
@@ -99,16 +110,21 @@ pub(crate) fn run(command: &ConnectionCommand, global: &Global) -> Result<()> {
                 port: *port,
                 scheme: if *ssl { "https" } else { "http" }.to_owned(),
                 api_key,
+                others: BTreeMap::new(),
             };
-            add(name, entry, global)
+            add(name, entry, global, *yes)
         }
-        ConnectionCommand::Remove { name } => {
+        ConnectionCommand::Remove { name, yes } => {
             let mut stored = connection::load()?;
-            if stored.0.remove(name).is_none() {
+            let Some(entry) = stored.0.remove(name) else {
                 return Err(CliError::new(
                     Exit::NotFound,
                     format!("There is no connection named {name:?}; see 'pvc connection list'"),
                 ));
+            };
+            let question = format!("Forget connection {name}?{}", loss(&entry));
+            if forgets(&question, global, *yes)? == Answer::No {
+                return Ok(());
             }
             connection::save(&stored)?;
             say(global, &format!("Removed connection {name}"));
@@ -125,16 +141,40 @@ fn say(global: &Global, text: &str) {
     }
 }
 
-fn add(name: &str, entry: Entry, global: &Global) -> Result<()> {
+/// What is lost with an entry, for the question. A token can not be shown again by the cluster that made it.
+fn loss(entry: &Entry) -> &'static str {
+    match entry {
+        Entry::Remote {
+            api_key: Some(key), ..
+        } if !key.is_empty() => " Its token is kept nowhere else.",
+        Entry::Remote { .. } | Entry::Local { .. } | Entry::Unknown(_) => "",
+    }
+}
+
+/// Asks before a connection is forgotten; but only where somebody is to answer: scripts for PVC 1.0.3 are not asked.
+fn forgets(question: &str, global: &Global, yes: bool) -> Result<Answer> {
+    if yes || global.r#unsafe || !confirm::is_answered() {
+        return Ok(Answer::Yes);
+    }
+    confirm::confirm(question, Asking::Ask)
+}
+
+fn add(name: &str, entry: Entry, global: &Global, yes: bool) -> Result<()> {
     if name == LOCAL {
         return Err(CliError::usage(
             "The connection 'local' is that of the node itself; choose another name",
         ));
     }
     let mut stored = connection::load()?;
-    let known = stored.0.insert(name.to_owned(), entry).is_some();
+    let before = stored.0.insert(name.to_owned(), entry);
+    if let Some(before) = &before {
+        let question = format!("Replace connection {name}?{}", loss(before));
+        if forgets(&question, global, yes)? == Answer::No {
+            return Ok(());
+        }
+    }
     connection::save(&stored)?;
-    let done = if known { "Replaced" } else { "Added" };
+    let done = if before.is_some() { "Replaced" } else { "Added" };
     say(global, &format!("{done} connection {name}"));
     Ok(())
 }

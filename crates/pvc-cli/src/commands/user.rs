@@ -8,7 +8,7 @@ use pvc_api::access::User;
 
 use crate::client::{segment, typed};
 use crate::confirm::{Answer, confirm};
-use crate::connection::read_secret;
+use crate::connection::read_new_password;
 use crate::error::Result;
 use crate::output::{self, Format, formats};
 use crate::session::Session;
@@ -23,7 +23,7 @@ pub(crate) enum UserCommand {
         /// What he may do: look (viewer), run guests and nodes as well (operator), everything (admin)
         #[arg(short, long, value_parser = ["viewer", "operator", "admin"])]
         role: String,
-        /// Read his password from this file (- for standard input)
+        /// Read his password from this file (- for standard input; typed unseen at a terminal)
         #[arg(short, long, value_name = "FILE", default_value = "-")]
         password_file: PathBuf,
     },
@@ -41,7 +41,7 @@ pub(crate) enum UserCommand {
         /// What he may do from now on
         #[arg(short, long, group = "change", value_parser = ["viewer", "operator", "admin"])]
         role: Option<String>,
-        /// Read his new password from this file (- for standard input)
+        /// Read his new password from this file (- for standard input; typed unseen at a terminal)
         #[arg(short, long, group = "change", value_name = "FILE")]
         password_file: Option<PathBuf>,
     },
@@ -62,7 +62,7 @@ pub(crate) fn run(command: &UserCommand, session: &Session) -> Result<()> {
             role,
             password_file,
         } => {
-            let password = read_secret(password_file, "password")?;
+            let password = read_new_password(password_file)?;
             let form = [
                 ("username", name.as_str()),
                 ("role", role),
@@ -92,9 +92,7 @@ fn path(name: &str) -> String {
 }
 
 fn modify(session: &Session, name: &str, role: Option<&str>, password_file: Option<&Path>) -> Result<()> {
-    let password = password_file
-        .map(|file| read_secret(file, "password"))
-        .transpose()?;
+    let password = password_file.map(read_new_password).transpose()?;
     let mut form = Vec::new();
     if let Some(role) = role {
         form.push(("role", role));
