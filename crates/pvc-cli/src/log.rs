@@ -12,8 +12,12 @@ use crate::wait;
 
 /// How often is looked for new lines.
 const POLL: Duration = Duration::from_millis(500);
-/// How many lines are looked at: more than come between two looks.
-const WINDOW: &str = "200";
+/// How many lines are looked at while a log is followed: more than come between two looks, as a rule.
+const WINDOW: u32 = 1000;
+/// How many lines are shown if nothing is said, as by PVC 1.0.3.
+const LINES: u32 = 1000;
+/// The same before those that come.
+const LINES_BEFORE: u32 = 10;
 
 /// A log as the API sends it.
 #[derive(Debug, Deserialize)]
@@ -23,12 +27,12 @@ struct Log {
 
 /// Prints the last lines of the log at `path`, and with `follow` those that come, until the administrator ends it.
 pub(crate) fn show(session: &Session, path: &str, lines: Option<u32>, follow: bool) -> Result<()> {
-    let wanted = lines.map(|lines| lines.to_string());
-    let query: Vec<(&str, &str)> = wanted.iter().map(|lines| ("lines", lines.as_str())).collect();
-    let read = |query: &[(&str, &str)]| -> Result<String> {
-        Ok(typed::<Log>(session.client.get(path, query)?)?.data)
+    let read = |lines: u32| -> Result<String> {
+        let query = [("lines", lines.to_string())];
+        let query = query.each_ref().map(|(name, value)| (*name, value.as_str()));
+        Ok(typed::<Log>(session.client.get(path, &query)?)?.data)
     };
-    let first = read(&query)?;
+    let first = read(lines.unwrap_or(if follow { LINES_BEFORE } else { LINES }))?;
     print(&first);
     if !follow {
         return Ok(());
@@ -36,9 +40,13 @@ pub(crate) fn show(session: &Session, path: &str, lines: Option<u32>, follow: bo
     let mut seen = first;
     loop {
         wait::pause(POLL);
-        match read(&[("lines", WINDOW)]) {
+        match read(WINDOW) {
             Ok(now) => {
-                print(new_lines(&seen, &now));
+                let new = new_lines(&seen, &now);
+                if new.may_miss {
+                    session.remark("... lines skipped: more have come than are looked at");
+                }
+                print(new.lines);
                 seen = now;
             }
             // The primary role moves: the lines that come meanwhile are not lost.
@@ -54,20 +62,45 @@ fn print(lines: &str) {
     }
 }
 
+/// Lines that have come.
+#[derive(Debug, PartialEq, Eq)]
+struct New<'a> {
+    lines: &'a str,
+    /// Whether others may have come before them.
+    may_miss: bool,
+}
+
 /// What of `now` has come since `seen`: all after the longest end of `seen` that is found in `now`. If there is none,
 /// more lines came than are looked at, or it is another log, and all of it is new.
-fn new_lines<'a>(seen: &str, now: &'a str) -> &'a str {
+fn new_lines<'a>(seen: &str, now: &'a str) -> New<'a> {
     let seen = seen.trim_end_matches('\n');
     let now = now.trim_end_matches('\n');
     if seen.is_empty() {
-        return now;
+        return New {
+            lines: now,
+            may_miss: false,
+        };
     }
+    match known(seen, now) {
+        Some(lines) => New {
+            lines,
+            may_miss: false,
+        },
+        None => New {
+            lines: now,
+            may_miss: !now.is_empty(),
+        },
+    }
+}
+
+/// What comes in `now` after the longest end of `seen` that is in it.
+fn known<'a>(seen: &str, now: &'a str) -> Option<&'a str> {
     // `now` may begin before `seen` does, when fewer lines were asked for at first.
     if let Some(at) = now.rfind(seen)
         && is_line_start(now, at)
         && let Some(rest) = after(now, at + seen.len())
     {
-        return rest;
+        return Some(rest);
     }
     let mut end = seen;
     while let Some(next) = end.find('\n') {
@@ -75,10 +108,10 @@ fn new_lines<'a>(seen: &str, now: &'a str) -> &'a str {
         if let Some(rest) = now.strip_prefix(end)
             && (rest.is_empty() || rest.starts_with('\n'))
         {
-            return rest.trim_start_matches('\n');
+            return Some(rest.strip_prefix('\n').unwrap_or(rest));
         }
     }
-    now
+    None
 }
 
 fn is_line_start(text: &str, at: usize) -> bool {
@@ -100,8 +133,9 @@ mod tests {
 
     #[test]
     fn only_lines_that_have_come_are_new() {
-        let check =
-            |seen: &str, now: &str, new: &str| assert_eq!(new_lines(seen, now), new, "{seen:?} {now:?}");
+        let check = |seen: &str, now: &str, new: &str| {
+            assert_eq!(new_lines(seen, now).lines, new, "{seen:?} {now:?}")
+        };
         check("", "a\nb", "a\nb");
         check("a\nb", "a\nb", "");
         check("a\nb", "a\nb\nc", "c");
@@ -115,5 +149,14 @@ mod tests {
         check("a\na", "a\na\na", "");
         check("boot", "boot 2", "boot 2");
         check("a\nb\n", "a\nb\nc\n", "c");
+    }
+
+    /// Who reads along must not take what is shown for all that was written.
+    #[test]
+    fn it_is_known_whether_lines_may_be_missing() {
+        assert!(new_lines("a\nb", "x\ny").may_miss);
+        assert!(!new_lines("a\nb", "b\nc").may_miss);
+        assert!(!new_lines("", "x\ny").may_miss);
+        assert!(!new_lines("a\nb", "").may_miss);
     }
 }

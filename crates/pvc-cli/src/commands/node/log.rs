@@ -12,7 +12,7 @@ use crate::session::Session;
 pub(crate) struct Log {
     /// The node; this one if none is named
     node: Option<String>,
-    /// How many of the last lines
+    /// How many of the last lines [default: 1000; with --follow: 10]
     #[arg(short, long)]
     lines: Option<u32>,
     /// Go on with the lines that come; Ctrl-C ends

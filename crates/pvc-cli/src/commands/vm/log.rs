@@ -11,7 +11,7 @@ use crate::session::Session;
 pub(crate) struct Log {
     /// Name or UUID
     domain: String,
-    /// How many of the last lines
+    /// How many of the last lines [default: 1000; with --follow: 10]
     #[arg(short, long)]
     lines: Option<u32>,
     /// Go on with the lines that come; Ctrl-C ends
