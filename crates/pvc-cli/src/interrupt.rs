@@ -31,9 +31,22 @@ pub(crate) fn unheard<T>(work: impl FnOnce() -> T) -> T {
     done
 }
 
+/// Whether whoever started the program wants it to live through Ctrl-C, as a shell does that starts it in the background.
+fn is_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    status
+        .lines()
+        .find_map(|line| line.strip_prefix("SigIgn:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .is_some_and(|mask| mask & (1 << (SIGINT - 1)) != 0)
+}
+
 /// Where no signals can be had, Ctrl-C is what it always is.
 fn listen() {
     if LISTENS.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    if is_ignored() {
         return;
     }
     let Ok(mut signals) = Signals::new([SIGINT]) else {
