@@ -20,7 +20,7 @@ use crate::commands::vm::VmCommand;
 use crate::commands::{cluster, connection, fault, fence, network, node, storage, token, user, vm};
 use crate::error::Result;
 use crate::session::Session;
-use crate::{output, plain};
+use crate::{complete, output, plain};
 
 /// Manage a Parallel Virtual Cluster.
 #[derive(Debug, Parser)]
@@ -141,9 +141,7 @@ fn dispatch(cli: &Cli) -> Result<()> {
         Command::Audit(command) => command.run(&open()?),
         Command::Api(command) => command.run(&open()?),
         Command::Completion { shell } => {
-            let mut command = plain::extend(Cli::command(), &plain::all());
-            let mut script = Vec::new();
-            clap_complete::generate(*shell, &mut command, "pvc", &mut script);
+            let script = complete::script(&shell.to_string())?;
             output::print(&String::from_utf8_lossy(&script));
             Ok(())
         }

@@ -98,7 +98,7 @@ impl Client {
             .http_status_as_error(false)
             // The token would go along to wherever one is sent.
             .max_redirects(0)
-            .timeout_connect(Some(CONNECT_LIMIT))
+            .timeout_connect(Some(CONNECT_LIMIT.min(limit)))
             .timeout_recv_response(Some(limit))
             .timeout_per_read(Some(limit))
             .timeout_global(Some(CALL_LIMIT))

@@ -3,6 +3,7 @@
 mod cli;
 mod client;
 mod commands;
+mod complete;
 mod confirm;
 mod connection;
 mod diff;
@@ -27,6 +28,9 @@ use std::process::ExitCode;
 use error::{CliError, Result};
 
 fn main() -> ExitCode {
+    if complete::answers() {
+        return ExitCode::SUCCESS;
+    }
     match arguments().and_then(|args| cli::run(cli::expand(args.into_iter()))) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

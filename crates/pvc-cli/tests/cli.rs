@@ -357,17 +357,3 @@ fn connections_are_kept_and_used() {
     assert_eq!(run(&["connection", "remove", "lab"]).code, 0);
     assert_eq!(run(&["connection", "remove", "lab"]).code, 3);
 }
-
-#[test]
-fn the_shell_completes_commands() {
-    let home = tempfile::tempdir().unwrap();
-    for shell in ["bash", "zsh", "fish"] {
-        let said: Said = program(home.path())
-            .args(["completion", shell])
-            .output()
-            .unwrap()
-            .into();
-        assert_eq!(said.code, 0);
-        assert!(said.out.contains("undefine"), "{shell}");
-    }
-}
