@@ -449,6 +449,8 @@ struct SslConfig {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -478,6 +480,36 @@ mod tests {
         assert_eq!(local.api_key.as_deref(), Some("t0ken"));
         assert_eq!(local.verification, Verification::Off);
         fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// A password that begins with a space is another one without it.
+    #[test]
+    fn a_password_loses_the_end_of_its_line_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("password");
+        for (text, password) in [(" a b \n", " a b "), ("a\r\n", "a"), ("a\n\n", "a\n"), ("a", "a")] {
+            fs::write(&file, text).unwrap();
+            assert_eq!(read_new_password(&file).unwrap(), password, "{text:?}");
+        }
+        fs::write(&file, " token\n").unwrap();
+        assert_eq!(read_api_key(&file).unwrap(), "token");
+    }
+
+    /// Whoever makes /tmp/pvc first would say which cluster others talk to, and be told their tokens.
+    #[test]
+    fn a_directory_that_others_may_write_to_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let mine = directory.path().join("pvc");
+        assert!(refuse_of_others(&mine).is_ok(), "there is none yet");
+        fs::create_dir(&mine).unwrap();
+        for (mode, is_mine) in [(0o700, true), (0o755, true), (0o777, false), (0o770, false)] {
+            fs::set_permissions(&mine, PermissionsExt::from_mode(mode)).unwrap();
+            assert_eq!(refuse_of_others(&mine).is_ok(), is_mine, "{mode:o}");
+        }
+        fs::set_permissions(&mine, PermissionsExt::from_mode(0o700)).unwrap();
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&mine, &link).unwrap();
+        assert!(refuse_of_others(&link).is_err());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::PathBuf;
 
 use tempfile::TempDir;
@@ -27,6 +27,7 @@ impl Draft {
         let failed = |error: std::io::Error| CliError::failure(format!("Can not edit {name}: {error}"));
         let directory = tempfile::Builder::new()
             .prefix("pvc-edit-")
+            .permissions(fs::Permissions::from_mode(0o700))
             .tempdir()
             .map_err(failed)?;
         let file = directory.path().join(name.replace('/', "_"));
