@@ -81,6 +81,12 @@ pub(crate) struct Content<'a> {
     pub(crate) json: Option<&'a str>,
 }
 
+/// For a request that says all by its path.
+const NOTHING: Content<'static> = Content {
+    params: &[],
+    json: None,
+};
+
 impl Client {
     /// A client of the cluster at that connection. Nothing is sent yet.
     pub(crate) fn new(connection: Connection, debug: bool) -> Result<Client> {
@@ -175,8 +181,9 @@ impl Client {
 
     /// Sends a request once; answers with the body of a reply of success.
     fn call(&self, method: Method, path: &str, params: &[(&str, &str)]) -> Result<String> {
-        let reply = self.send_once(method, path, Content { params, json: None })?;
-        self.accepted(method, path, reply)
+        let content = Content { params, json: None };
+        let reply = self.send_once(method, path, content)?;
+        self.accepted(method, path, content, reply)
     }
 
     /// Sends any request and answers with the reply, of success or not. A read is tried again when the cluster can not
@@ -188,7 +195,7 @@ impl Client {
         let mut refused = None;
         let answered = self.patiently(|| {
             let reply = self.send_once(method, path, content)?;
-            if let Some(error) = self.refusal(method, path, &reply) {
+            if let Some(error) = self.refusal(method, path, content, &reply) {
                 refused = Some(reply);
                 return Err(error);
             }
@@ -203,7 +210,7 @@ impl Client {
 
     fn send_once(&self, method: Method, path: &str, content: Content<'_>) -> Result<Reply> {
         let url = self.url(path);
-        let asked = self.asked(method, path);
+        let asked = self.asked(method, path, content);
         let pairs = content.params.iter().copied();
         let kept = self.kept(path, content.params);
         let sent = match (method, content.json) {
@@ -288,7 +295,7 @@ impl Client {
             .timeout_recv_response(Some(EVENTS_ANSWER_LIMIT))
             .timeout_per_read(Some(EVENTS_SILENCE_LIMIT))
             .build();
-        let asked = self.asked(Method::Get, "/events");
+        let asked = self.asked(Method::Get, "/events", NOTHING);
         let mut response = request
             .call()
             .map_err(|error| failure::unanswered(asked, &error))?;
@@ -312,7 +319,8 @@ impl Client {
                     tag: None,
                     text,
                 };
-                self.accepted(Method::Get, "/events", reply).map(|_| None)
+                self.accepted(Method::Get, "/events", NOTHING, reply)
+                    .map(|_| None)
             }
         }
     }
@@ -347,10 +355,11 @@ impl Client {
         format!("{}{path}", self.connection.url)
     }
 
-    fn asked<'a>(&'a self, method: Method, path: &'a str) -> Asked<'a> {
+    fn asked<'a>(&'a self, method: Method, path: &'a str, content: Content<'_>) -> Asked<'a> {
         Asked {
             method,
             path,
+            is_held: method != Method::Get && limit(method, path, content) == HELD_LIMIT,
             url: &self.connection.url,
         }
     }
@@ -387,13 +396,19 @@ impl Client {
     }
 
     /// What a reply means that is not one of success.
-    pub(crate) fn refusal(&self, method: Method, path: &str, reply: &Reply) -> Option<CliError> {
-        (!reply.status.is_success()).then(|| failure::refused(self.asked(method, path), reply))
+    pub(crate) fn refusal(
+        &self,
+        method: Method,
+        path: &str,
+        content: Content<'_>,
+        reply: &Reply,
+    ) -> Option<CliError> {
+        (!reply.status.is_success()).then(|| failure::refused(self.asked(method, path, content), reply))
     }
 
     /// The body of a reply, if it is one of success.
-    fn accepted(&self, method: Method, path: &str, reply: Reply) -> Result<String> {
-        match self.refusal(method, path, &reply) {
+    fn accepted(&self, method: Method, path: &str, content: Content<'_>, reply: Reply) -> Result<String> {
+        match self.refusal(method, path, content, &reply) {
             Some(error) => Err(error),
             None => Ok(reply.text),
         }
@@ -424,11 +439,17 @@ fn limit(method: Method, path: &str, content: Content<'_>) -> Duration {
     match path {
         "/restore" | "/initialize" => RESTORE_LIMIT,
         // Both end the guest first.
-        _ if method == Method::Delete && path.starts_with("/vm/") => HELD_LIMIT,
+        _ if method == Method::Delete && is_vm(path) => HELD_LIMIT,
         _ if path.ends_with("/state") && is("state", &["disable"]) => HELD_LIMIT,
         _ if waits => HELD_LIMIT,
         _ => CHANGE_LIMIT,
     }
+}
+
+/// Whether a path is that of a guest, rather than of something of it.
+fn is_vm(path: &str) -> bool {
+    path.strip_prefix("/vm/")
+        .is_some_and(|name| !name.is_empty() && !name.contains('/'))
 }
 
 /// What a read asks for, in one word.
@@ -558,6 +579,7 @@ mod tests {
         assert_eq!(of(Method::Post, "/vm/web1/node", &[("wait", "true")]), HELD_LIMIT);
         assert_eq!(of(Method::Delete, "/vm/web1", &[]), HELD_LIMIT);
         assert_eq!(of(Method::Delete, "/token/x", &[]), CHANGE_LIMIT);
+        assert_eq!(of(Method::Delete, "/vm/web1/device", &[]), CHANGE_LIMIT);
         assert_eq!(of(Method::Post, "/restore", &[]), RESTORE_LIMIT);
     }
 

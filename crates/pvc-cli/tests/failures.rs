@@ -35,6 +35,19 @@ fn a_change_that_may_have_been_made_is_not_called_one_that_was_not() {
     assert_eq!(check(json(503, "outcome_unknown"), start, 5, look), 1);
     check(json(502, "no code of ours"), start, 5, look);
     check(json(503, "store_unavailable"), start, 4, "It is like that");
+    // Ordered before the API began to wait, and so it stands.
+    check(
+        json(503, "store_unavailable"),
+        &["vm", "undefine", "web1", "-y"],
+        5,
+        look,
+    );
+    check(
+        json(503, "store_unavailable"),
+        &["vm", "disable", "web1", "-y"],
+        5,
+        look,
+    );
     check(json(429, "too_many_failures"), start, 1, "It is like that");
     check(json(504, "wait_timeout"), start, 5, "It is like that");
     assert_eq!(

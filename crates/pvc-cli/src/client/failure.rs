@@ -16,6 +16,8 @@ use crate::error::{Cause, CliError, Exit};
 pub(super) struct Asked<'a> {
     pub(super) method: Method,
     pub(super) path: &'a str,
+    /// Whether the API first orders something, and then waits for that before it answers.
+    pub(super) is_held: bool,
     /// Where it was sent to.
     pub(super) url: &'a str,
 }
@@ -161,6 +163,8 @@ pub(super) fn refused(asked: Asked<'_>, reply: &Reply) -> CliError {
         503 if code == Some(ErrorCode::OutcomeUnknown) && !reads => {
             perhaps_done(asked, Cause::Lost, &message)
         }
+        // The store may have been lost after the order was written, or too many may wait to wait as well.
+        503 if asked.is_held => perhaps_done(asked, Cause::Lost, &message),
         // Not from the API, but from something before it, which can not tell how far the request came.
         502 if !reads => perhaps_done(asked, Cause::Lost, &message),
         504 if !reads && code != Some(ErrorCode::WaitTimeout) => perhaps_done(asked, Cause::Silent, &message),

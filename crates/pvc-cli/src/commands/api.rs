@@ -58,7 +58,7 @@ impl Api {
         let reply = session.client.send(self.method, &path, content)?;
         // Of a refusal as well: its code and its request's identity are for the script, the line beside it for people.
         self.print(&reply.text)?;
-        match session.client.refusal(self.method, &path, &reply) {
+        match session.client.refusal(self.method, &path, content, &reply) {
             Some(error) => Err(error),
             None => Ok(()),
         }
