@@ -9,8 +9,8 @@ mod program;
 use std::path::{Path, PathBuf};
 
 use answers::{Answer, Server};
-use common::{Cluster, TOKEN};
-use program::{Said, program, pvc, pvc_at};
+use common::{Cluster, TOKEN, guest_xml, vm_id};
+use program::{Said, done, program, pvc, pvc_at};
 use pvcapid::tls::{Certificate, TlsFiles};
 
 fn json(status: u16, code: &str) -> Answer {
@@ -83,6 +83,26 @@ fn a_move_is_sent_again_only_if_that_comes_to_the_same() {
         let said = pvc_at(&server.url, args);
         assert_eq!((said.code, server.seen().len()), (5, times), "{args:?}: {said:?}");
     }
+}
+
+/// A script that reads while the primary role moves is answered by the next one.
+#[test]
+fn a_raw_read_is_tried_again_as_others_are() {
+    let tries = std::sync::atomic::AtomicU32::new(0);
+    let server = Server::start(
+        move |_| match tries.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+            0 => Answer::HangUp,
+            1 => json(503, "store_unavailable"),
+            _ => Answer::Reply(200, "", "[]".to_owned()),
+        },
+    );
+    let said = pvc_at(&server.url, &["api", "GET", "/node"]);
+    assert_eq!((said.code, said.out.as_str()), (0, "[]\n"), "{said:?}");
+    // One that goes on is printed once, as it came last.
+    let server = Server::start(|_| json(503, "store_unavailable"));
+    let said = pvc_at(&server.url, &["api", "GET", "/node"]);
+    assert_eq!((said.code, said.out.lines().count()), (4, 1), "{said:?}");
+    assert!(said.out.contains("4711"), "{said:?}");
 }
 
 /// The address was handed over after the first try came through: the others reach nobody, and still it may be done.
@@ -196,4 +216,25 @@ fn what_can_not_be_shown_is_not_watched() {
     let cluster = Cluster::start();
     let unknown = pvc(&cluster, &["fence", "show", "hv9", "--watch"]);
     assert_eq!(unknown.code, 3, "{unknown:?}");
+}
+
+/// A script gives up when it says, and is told that what it asked for goes on.
+#[test]
+fn a_wait_ends_when_it_is_said() {
+    let cluster = Cluster::start();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("guest.xml");
+    std::fs::write(&file, guest_xml("web1", vm_id(1), "")).unwrap();
+    done(&cluster, &["vm", "define", file.to_str().unwrap(), "-t", "hv1"]);
+    // No node is there to start it.
+    let said = pvc(&cluster, &["vm", "start", "web1", "-w", "--timeout", "1"]);
+    assert_eq!(said.code, 5, "{said:?}");
+    assert!(
+        said.err.contains("not done after 1 s") && said.err.contains("may still"),
+        "{said:?}"
+    );
+    let alone = pvc(&cluster, &["vm", "start", "web1", "--timeout", "1"]);
+    assert_eq!(alone.code, 2, "without --wait it means nothing: {alone:?}");
+    let help = done(&cluster, &["vm", "shutdown", "--help"]);
+    assert!(help.contains("[default: 900]"), "{help}");
 }
