@@ -203,10 +203,11 @@ impl<S: Store> App<S> {
         limit: Duration,
         work: impl Future<Output = Result<T, ApiError>> + Send,
     ) -> Result<T, ApiError> {
+        let before = audit::writes();
         self.clock.timeout(limit, work).await.unwrap_or_else(|| {
-            Err(match audit::has_written() {
-                true => ApiError::outcome_unknown(),
-                false => ApiError::store_silent(),
+            Err(match audit::writes() == before {
+                true => ApiError::store_silent(),
+                false => ApiError::outcome_unknown(),
             })
         })
     }
@@ -239,7 +240,7 @@ impl<S: Store> App<S> {
         &self.events
     }
 
-    /// The right to wait; hold it while waiting.
+    /// The right to wait; asked for before anything is ordered, and held while waiting.
     ///
     /// # Errors
     /// 503 when too many requests wait already.

@@ -22,6 +22,7 @@ use crate::error::ApiError;
 use crate::node;
 use crate::snapshot::{Reading, Snapshot, Wanted};
 use crate::vm::state::Reply;
+use crate::vm::wait::unseen;
 
 /// How often a transaction is tried again after somebody else was faster.
 const RETRIES: usize = 8;
@@ -95,6 +96,10 @@ pub(crate) async fn request<S: Store>(
     order: Order,
     reply: Reply,
 ) -> Result<String, ApiError> {
+    let _waiter = match reply {
+        Reply::WhenDone => Some(app.waiter()?),
+        Reply::AtOnce => None,
+    };
     let text = app.promptly(write(&app.store, name, order)).await?;
     match reply {
         Reply::AtOnce => Ok(text),
@@ -176,7 +181,6 @@ fn under_way_text(name: &NodeName, order: Order, when: &str) -> String {
 
 /// Waits until the order is carried out or replaced, as long as it goes on.
 async fn until_done<S: Store>(app: &App<S>, name: &NodeName, order: Order) -> Result<String, ApiError> {
-    let _permit = app.waiter()?;
     let keys = keys::node(name);
     let mut watch = app.store.watch_tree(keys.domain_state().path());
     let begun = app.clock.now();
@@ -208,6 +212,9 @@ async fn until_done<S: Store>(app: &App<S>, name: &NodeName, order: Order) -> Re
                 }
             }
             Err(error) if error.code == ErrorCode::StoreUnavailable && !at_end => {}
+            Err(error) if error.code == ErrorCode::StoreUnavailable => {
+                return Err(unseen(&format!("node {name}")));
+            }
             Err(error) => return Err(error),
         }
         let next = app.clock.now() + LOOK_AGAIN;

@@ -35,6 +35,12 @@ pub(crate) async fn request<S: Store>(
     force: Force,
     reply: Reply,
 ) -> Result<String, ApiError> {
+    let _waiter = match (request, reply) {
+        (Request::Disable, _) | (Request::Shutdown | Request::Restart, Reply::WhenDone) => {
+            Some(app.waiter()?)
+        }
+        (Request::Start | Request::Stop, _) | (Request::Shutdown | Request::Restart, Reply::AtOnce) => None,
+    };
     let (record, step) = app.promptly(write(&app.store, id, request, force)).await?;
     let name = &record.name;
     match step {

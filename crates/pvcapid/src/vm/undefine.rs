@@ -18,6 +18,7 @@ use crate::error::ApiError;
 /// # Cancellation
 /// The guest may be stopped and still be defined; asking again goes on from there.
 pub(crate) async fn undefine<S: Store>(app: &App<S>, id: VmId) -> Result<String, ApiError> {
+    let _waiter = app.waiter()?;
     let record = app.promptly(halt(&app.store, id)).await?;
     wait::until(app, id, app.settings.waits.stop, |record| {
         if !is_at_rest(record.state.value) {

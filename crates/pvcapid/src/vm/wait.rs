@@ -49,6 +49,8 @@ pub(crate) async fn until<S: Store, T>(
 /// Looks at the guest until `look` says that it is over, for at most `limit`, and only as long as it gets on: each change
 /// of the guest's record gives it the time anew that `look` allows.
 ///
+/// Whoever waits has asked for [`App::waiter`] before he ordered anything: otherwise he could be refused for it afterwards.
+///
 /// # Errors
 /// As [`until`].
 pub(crate) async fn follow<S: Store, T>(
@@ -57,7 +59,6 @@ pub(crate) async fn follow<S: Store, T>(
     limit: Duration,
     mut look: impl FnMut(&Record) -> Look<T>,
 ) -> Result<T, ApiError> {
-    let _permit = app.waiter()?;
     // The watch is there before the first look, so that no change falls between.
     let mut watch = app.store.watch_tree(keys::domain(id).path());
     let begun = app.clock.now();
@@ -86,6 +87,9 @@ pub(crate) async fn follow<S: Store, T>(
             Ok(None) => return Err(unknown(&id.to_string())),
             // The store may be between two leaders; what was asked for goes on meanwhile.
             Err(error) if error.code == ErrorCode::StoreUnavailable && !at_end => {}
+            Err(error) if error.code == ErrorCode::StoreUnavailable => {
+                return Err(unseen(&format!("VM {id}")));
+            }
             Err(error) => return Err(error),
         }
         let next = deadline.min(app.clock.now() + LOOK_AGAIN);
@@ -93,6 +97,16 @@ pub(crate) async fn follow<S: Store, T>(
             Either::Left(((), _)) | Either::Right(((), _)) => {}
         }
     }
+}
+
+/// What was asked for is written, and what has become of it can not be looked at.
+pub(crate) fn unseen(what: &str) -> ApiError {
+    ApiError::new(
+        ErrorCode::WaitTimeout,
+        format!(
+            "The coordination store does not answer, so what has become of {what} can not be told. What was asked for stands"
+        ),
+    )
 }
 
 fn too_late(record: &Record, waited: Duration) -> ApiError {

@@ -190,11 +190,13 @@ fn a_guest_is_removed_only_when_no_process_of_it_may_exist() {
 }
 
 #[test]
-fn who_hangs_up_waits_no_more() {
+fn who_finds_no_place_to_wait_has_ordered_nothing_and_who_hangs_up_gives_his_back() {
     let cluster = Cluster::start();
-    assert_eq!(define(&cluster, &guest_xml("web", vm_id(1), ""), &[]).status, 200);
-    cluster.set(&keys::domain(vm_id(1)).state(), &VmState::Start);
-    cluster.own(vm_id(1), Some("hv1"));
+    for (name, id) in [("web", vm_id(1)), ("db", vm_id(2))] {
+        assert_eq!(define(&cluster, &guest_xml(name, id, ""), &[]).status, 200);
+        cluster.set(&keys::domain(id).state(), &VmState::Start);
+        cluster.own(id, Some("hv1"));
+    }
     let under_way = |number: u32| {
         let text = ureq::get(format!("{}/api/v1/metrics/daemon", cluster.url()))
             .call()
@@ -211,7 +213,7 @@ fn who_hangs_up_waits_no_more() {
          application/x-www-form-urlencoded\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
-    let waiting: Vec<TcpStream> = (0..8)
+    let waiting: Vec<TcpStream> = (0..256)
         .map(|_| {
             let mut stream = TcpStream::connect(address).unwrap();
             stream.write_all(request.as_bytes()).unwrap();
@@ -219,7 +221,20 @@ fn who_hangs_up_waits_no_more() {
         })
         .collect();
     // And the one that asks.
-    eventually(|| under_way(9));
+    eventually(|| under_way(257));
+    let wait = [("state", "shutdown"), ("wait", "true")];
+    for reply in [
+        ask_with(&cluster, TOKEN, "DELETE", "/vm/db", None),
+        post(&cluster, "/vm/db/state", &wait),
+        set_state(&cluster, "db", "disable"),
+    ] {
+        assert_eq!(
+            (reply.status, reply.code()),
+            (503, "store_unavailable"),
+            "{reply:?}"
+        );
+    }
+    assert_eq!(cluster.value(&keys::domain(vm_id(2)).state()), VmState::Start);
     drop(waiting);
     eventually(|| under_way(1));
 }

@@ -42,6 +42,8 @@ struct Noted {
     stands: bool,
     /// The znode that tells what the request named, with the version at which it did.
     named: Option<(String, ZnodeVersion)>,
+    /// How many of its transactions have changed something, or may have.
+    writes: usize,
 }
 
 /// A note that is to be written with the first change of its request.
@@ -90,6 +92,7 @@ impl Note {
             names: Vec::new(),
             stands: false,
             named: None,
+            writes: 0,
         })))
     }
 
@@ -165,10 +168,22 @@ where
     }
 }
 
-/// Whether the request that is being carried out has changed something, or may have.
-pub(crate) fn has_written() -> bool {
-    NOTE.try_with(|note| !note.lock().names.is_empty())
-        .unwrap_or(false)
+/// How many transactions of the request that is being carried out have changed something, or may have.
+pub(crate) fn writes() -> usize {
+    NOTE.try_with(|note| note.lock().writes).unwrap_or(0)
+}
+
+/// Notes that a transaction of the request that is being carried out is about to be sent.
+pub(super) fn writing() {
+    let _ = NOTE.try_with(|note| note.lock().writes += 1);
+}
+
+/// Notes that the last one that was sent has surely changed nothing.
+pub(super) fn not_written() {
+    let _ = NOTE.try_with(|note| {
+        let mut noted = note.lock();
+        noted.writes = noted.writes.saturating_sub(1);
+    });
 }
 
 /// Notes that the request that is being carried out named something by what the znode of `key` says at that version: it is

@@ -7,7 +7,7 @@ use pvc_common::keys;
 use pvc_common::store::{Applied, Op, SessionState, Store, StoreError, Txn, Znode};
 
 use super::super::containers;
-use super::note::{Due, Note};
+use super::note::{self, Due, Note};
 
 /// A store whose writes are noted in the audit log, in the same transaction.
 #[derive(Debug, Clone)]
@@ -26,10 +26,21 @@ impl<S: Store> Audited<S> {
             Op::Create { .. } | Op::Set { .. } | Op::Delete { .. } => true,
             Op::Check { .. } | Op::Guard { .. } => false,
         });
-        let due = if changes { Note::due() } else { None };
-        let Some(due) = due else {
+        if !changes {
             return self.0.commit(txn).await;
+        }
+        note::writing();
+        let outcome = match Note::due() {
+            Some(due) => self.commit_due(due, txn).await,
+            None => self.0.commit(txn).await,
         };
+        if outcome.as_ref().is_err_and(is_surely_not_written) {
+            note::not_written();
+        }
+        outcome
+    }
+
+    async fn commit_due(&self, due: Due, txn: Txn) -> Result<Vec<Applied>, StoreError> {
         let Due {
             note,
             name,
@@ -52,25 +63,33 @@ impl<S: Store> Audited<S> {
             }
             outcome => outcome,
         };
-        match &outcome {
-            Ok(_) => note.stands(),
-            // It may stand, or may come to.
-            Err(StoreError::Unknown { .. }) => {}
-            Err(
-                StoreError::NoNode { .. }
-                | StoreError::NodeExists { .. }
-                | StoreError::BadVersion { .. }
-                | StoreError::NotEmpty { .. }
-                | StoreError::LockLost { .. }
-                | StoreError::Unavailable { .. }
-                | StoreError::SessionExpired
-                | StoreError::Refused { .. },
-            ) => note.stands_not(&name),
-        }
         match outcome {
-            Ok(applied) => Ok(applied.into_iter().skip(checks).take(caller).collect()),
-            Err(error) => Err(at_callers_place(error, checks)),
+            Ok(applied) => {
+                note.stands();
+                Ok(applied.into_iter().skip(checks).take(caller).collect())
+            }
+            Err(error) => {
+                if is_surely_not_written(&error) {
+                    note.stands_not(&name);
+                }
+                Err(at_callers_place(error, checks))
+            }
         }
+    }
+}
+
+/// Whether nothing of the transaction was written, nor will be.
+fn is_surely_not_written(error: &StoreError) -> bool {
+    match error {
+        StoreError::Unknown { .. } => false,
+        StoreError::NoNode { .. }
+        | StoreError::NodeExists { .. }
+        | StoreError::BadVersion { .. }
+        | StoreError::NotEmpty { .. }
+        | StoreError::LockLost { .. }
+        | StoreError::Unavailable { .. }
+        | StoreError::SessionExpired
+        | StoreError::Refused { .. } => true,
     }
 }
 
@@ -236,7 +255,7 @@ mod tests {
                 );
                 let txn = set(0).delete(&key(), None).delete(&named_key, None);
                 assert_eq!(store.commit(txn).await.unwrap().len(), 3);
-                assert!(super::super::has_written());
+                assert_eq!(super::super::writes(), 1);
             })
             .await;
     }

@@ -48,6 +48,10 @@ pub(crate) async fn request<S: Store>(
     request: &MoveRequest,
     reply: Reply,
 ) -> Result<String, ApiError> {
+    let _waiter = match reply {
+        Reply::WhenDone => Some(app.waiter()?),
+        Reply::AtOnce => None,
+    };
     let ordered = {
         let _turn = app.turn_to_place().await?;
         app.listing(order(&app.store, id, request)).await?
