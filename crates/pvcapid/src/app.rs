@@ -4,7 +4,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use actix_web::web::Bytes;
 use pvc_common::clock::{Clock, HostClock};
 use pvc_common::mirror::{Mirror, Mirrored, Scope, View};
 use pvc_common::store::Store;
@@ -148,23 +147,6 @@ impl<S: Store> App<S> {
         self.replies.list(name, &everything, self.clock_seconds(), || {
             self.replies.json(&make()?)
         })
-    }
-
-    /// The text `name`, made by `make` if anything has changed since it was last made.
-    ///
-    /// # Errors
-    /// Those of `make`.
-    pub(crate) fn text(
-        &self,
-        name: &'static str,
-        view: &View,
-        make: impl FnOnce() -> Result<String, ApiError>,
-    ) -> Result<Bytes, ApiError> {
-        let everything = view.branch("/");
-        let body = self.replies.list(name, &everything, self.clock_seconds(), || {
-            Ok(Body::new(make()?, self.replies.tag(self.replies.next_serial())))
-        })?;
-        Ok(body.plain().clone())
     }
 
     /// Now, in seconds since 1970, for what is written for people.

@@ -22,6 +22,7 @@ use serde::Serialize;
 
 use crate::error::ApiError;
 use crate::gzip::{self, Part};
+use crate::metrics::{Text, Texts};
 
 /// Shorter bodies are sent as they are.
 const WORTH_COMPRESSING: usize = 1024;
@@ -161,7 +162,7 @@ fn send(response: &mut HttpResponseBuilder, body: Bytes) -> HttpResponse {
 }
 
 /// The reply whose body is these parts, one after the other.
-pub(crate) fn send_parts(response: &mut HttpResponseBuilder, parts: Vec<Bytes>) -> HttpResponse {
+fn send_parts(response: &mut HttpResponseBuilder, parts: Vec<Bytes>) -> HttpResponse {
     let length = parts.iter().map(Bytes::len).sum::<usize>();
     let length = u64::try_from(length).unwrap_or(u64::MAX);
     let pieces = parts.into_iter().flat_map(|part| {
@@ -171,6 +172,19 @@ pub(crate) fn send_parts(response: &mut HttpResponseBuilder, parts: Vec<Bytes>) 
         })
     });
     response.body(SizedStream::new(length, stream::iter(pieces)))
+}
+
+/// The reply whose body is these texts, one after the other, as the client wants it.
+pub(crate) fn send_texts(
+    request: &HttpRequest,
+    response: &mut HttpResponseBuilder,
+    texts: &[Arc<Text>],
+) -> HttpResponse {
+    if takes_gzip(request) {
+        response.insert_header((CONTENT_ENCODING, HeaderValue::from_static("gzip")));
+        return send(response, gzip::join(texts.iter().map(|text| &text.part)).into());
+    }
+    send_parts(response, texts.iter().map(|text| text.plain.clone()).collect())
 }
 
 /// The answer to a client that has it already.
@@ -221,6 +235,8 @@ pub(crate) struct Replies {
     /// Differs from that of every other daemon and of this one before its last start.
     nonce: String,
     serial: AtomicU64,
+    /// Metrics.
+    pub(crate) texts: Texts,
     lists: Mutex<HashMap<&'static str, Arc<Mutex<Option<Kept>>>>>,
 }
 
@@ -241,6 +257,7 @@ impl Replies {
                 .take(12)
                 .collect(),
             serial: AtomicU64::new(0),
+            texts: Texts::default(),
             lists: Mutex::default(),
         }
     }

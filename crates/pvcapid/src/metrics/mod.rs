@@ -5,6 +5,7 @@
 //! * `instruments` - what this daemon measures of itself.
 //! * `agents` - what the nodes' agents measure of themselves. Pure.
 //! * `http_get` - asking Ceph's manager and ZooKeeper for theirs.
+//! * `texts` - all of these made once for all who ask at about the same time.
 
 mod agents;
 mod exposition;
@@ -12,15 +13,17 @@ mod health;
 mod http_get;
 mod instruments;
 mod resource;
+mod texts;
 
 pub(crate) use exposition::CONTENT_TYPE;
 pub(crate) use instruments::Instruments;
+pub(crate) use texts::{Text, Texts};
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
-use actix_web::web::Bytes;
 use futures::future::join_all;
 use pvc_common::clock::Clock;
 use pvc_common::keys;
@@ -33,9 +36,11 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::node::{self, NodeFilter};
 use crate::vm::list::{self, VmFilter};
+use crate::vm::parsed::Parsed;
 use crate::{status, storage, task};
 use exposition::Exposition;
 use resource::Resources;
+use texts::off_thread;
 
 /// Where Ceph's active manager tells its metrics, on the storage network.
 const CEPH_PORT: u16 = 9283;
@@ -45,26 +50,24 @@ const ZOOKEEPER_PORT: u16 = 9141;
 const SOURCE_LIMIT: Duration = Duration::from_secs(2);
 
 /// Counts and health.
-pub(crate) fn health<S: Store>(app: &App<S>, view: &View) -> Result<Bytes, ApiError> {
-    app.text("metrics/health", view, || {
-        Ok(health::health(&status::read(view)?))
-    })
+pub(crate) async fn health<S: Store>(app: &Arc<App<S>>) -> Result<Arc<Text>, ApiError> {
+    let view = app.view()?;
+    let make = || off_thread(move || Ok(health::health(&status::read(&view)?)));
+    app.replies.texts.get(&app.clock, "health", make).await
 }
 
 /// Figures of nodes, guests, OSDs and pools.
-pub(crate) fn resource<S: Store>(app: &App<S>, view: &View) -> Result<Bytes, ApiError> {
-    app.text("metrics/resource", view, || resources(view, app.clock.wall()))
+pub(crate) async fn resource<S: Store>(app: &Arc<App<S>>) -> Result<Arc<Text>, ApiError> {
+    let view = app.view()?;
+    let its = Arc::clone(app);
+    let make = || off_thread(move || resources(&view, &its.entries.parsed));
+    app.replies.texts.get(&app.clock, "resource", make).await
 }
 
-fn resources(view: &View, now: SystemTime) -> Result<String, ApiError> {
+fn resources(view: &View, parsed: &Parsed) -> Result<String, ApiError> {
     let vms = list::list(view, &VmFilter::default())?
         .into_iter()
-        .map(|id| {
-            let mut vm = list::one(view, now, id)?;
-            // Nothing is told of it, and those of ten thousand guests are a hundred megabytes.
-            vm.xml = String::new();
-            Ok(vm)
-        })
+        .map(|id| list::figures(view, id, parsed))
         .collect::<Result<Vec<_>, ApiError>>()?;
     Ok(resource::resource(&Resources {
         nodes: &node::list(view, &NodeFilter::default())?,
@@ -115,11 +118,13 @@ pub(crate) fn daemon<S: Store>(app: &App<S>, instruments: &Instruments) -> Strin
 }
 
 /// Everything, in parts. Ceph's and ZooKeeper's part is left out while they do not answer.
-pub(crate) async fn all<S: Store>(app: &App<S>, instruments: &Instruments) -> Result<Vec<Bytes>, ApiError> {
-    let view = app.view()?;
-    let (health, resource) = (health(app, &view)?, resource(app, &view)?);
+pub(crate) async fn all<S: Store>(
+    app: &Arc<App<S>>,
+    instruments: &Instruments,
+) -> Result<Vec<Arc<Text>>, ApiError> {
+    let (health, resource, ceph, zookeeper) =
+        futures::join!(health(app), resource(app), ceph(app), zookeeper(app));
     let mut text = daemon(app, instruments);
-    let (ceph, zookeeper) = futures::join!(ceph(app), zookeeper(app));
     let mut up = Exposition::default();
     let mut samples = up.gauge(
         "pvc_metrics_source_up",
@@ -129,21 +134,25 @@ pub(crate) async fn all<S: Store>(app: &App<S>, instruments: &Instruments) -> Re
         samples.put(&[("source", source)], found.is_ok());
     }
     text.push_str(&up.finish());
-    for found in [ceph, zookeeper].into_iter().flatten() {
-        text.push_str(&found);
-        if !text.ends_with('\n') {
-            text.push('\n');
-        }
-    }
-    Ok(vec![health, resource, text.into()])
+    let mut parts = vec![health?, resource?, Arc::new(Text::new(text))];
+    parts.extend([ceph, zookeeper].into_iter().flatten());
+    Ok(parts)
 }
 
-/// What Ceph's active manager tells. A manager that stands by answers with nothing, so all nodes are asked.
-pub(crate) async fn ceph<S: Store>(app: &App<S>) -> Result<String, ApiError> {
-    let addresses = node_addresses(&app.view()?);
+/// What Ceph's active manager tells.
+pub(crate) async fn ceph<S: Store>(app: &Arc<App<S>>) -> Result<Arc<Text>, ApiError> {
+    let view = app.view()?;
+    let clock = app.clock;
+    let make = || ask_ceph(clock, view);
+    app.replies.texts.get(&app.clock, "ceph", make).await
+}
+
+/// A manager that stands by answers with nothing, so all nodes are asked.
+async fn ask_ceph(clock: impl Clock, view: View) -> Result<String, ApiError> {
+    let addresses = node_addresses(&view);
     let asked = addresses
         .iter()
-        .map(|(_, addresses)| fetch(app, addresses.storage, CEPH_PORT));
+        .map(|(_, addresses)| fetch(&clock, addresses.storage, CEPH_PORT));
     let mut failure = format!("no node has told its address; is port {CEPH_PORT} the right one?");
     for (answer, (node, _)) in join_all(asked).await.into_iter().zip(&addresses) {
         match answer {
@@ -159,18 +168,24 @@ pub(crate) async fn ceph<S: Store>(app: &App<S>) -> Result<String, ApiError> {
 }
 
 /// What the primary's ZooKeeper tells.
-pub(crate) async fn zookeeper<S: Store>(app: &App<S>) -> Result<String, ApiError> {
+pub(crate) async fn zookeeper<S: Store>(app: &Arc<App<S>>) -> Result<Arc<Text>, ApiError> {
     let view = app.view()?;
+    let clock = app.clock;
+    let make = || ask_zookeeper(clock, view);
+    app.replies.texts.get(&app.clock, "zookeeper", make).await
+}
+
+async fn ask_zookeeper(clock: impl Clock, view: View) -> Result<String, ApiError> {
     let PrimaryRecord::Node(primary) = view.shown(&keys::config().primary_node(), PrimaryRecord::None) else {
         return Err(no_source("No node has the primary role".to_owned()));
     };
-    let addresses = node_addresses(&app.view()?);
+    let addresses = node_addresses(&view);
     let Some((_, address)) = addresses.into_iter().find(|(node, _)| *node == primary) else {
         return Err(no_source(format!("Node {primary} has not told its address")));
     };
-    match fetch(app, address.cluster, ZOOKEEPER_PORT).await {
+    match fetch(&clock, address.cluster, ZOOKEEPER_PORT).await {
         // As PVC 1.0.3 does: the client port in labels would make series of their own.
-        Ok(text) => Ok(text.replace(":2181", "")),
+        Ok(text) => off_thread(move || Ok(text.replace(":2181", ""))).await,
         Err(error) => Err(no_source(format!(
             "ZooKeeper on {primary} tells no metrics on port {ZOOKEEPER_PORT} ({error}); \
              see metricsProvider.httpPort in its zoo.cfg"
@@ -183,9 +198,9 @@ fn no_source(message: String) -> ApiError {
     ApiError::not_found(message)
 }
 
-async fn fetch<S: Store>(app: &App<S>, address: IpAddr, port: u16) -> Result<String, String> {
+async fn fetch(clock: &impl Clock, address: IpAddr, port: u16) -> Result<String, String> {
     let get = http_get::get(SocketAddr::new(address, port), "/metrics");
-    match app.clock.timeout(SOURCE_LIMIT, get).await {
+    match clock.timeout(SOURCE_LIMIT, get).await {
         Some(Ok(text)) => Ok(text),
         Some(Err(error)) => Err(error.to_string()),
         None => Err(format!("no answer within {} s", SOURCE_LIMIT.as_secs())),

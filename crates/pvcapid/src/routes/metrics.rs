@@ -1,8 +1,10 @@
 //! Metrics, in the text format of Prometheus. Answered without a token, as in PVC 1.0.3; `subsystem.enable_prometheus`
 //! switches them off.
 
-use actix_web::web::Bytes;
-use actix_web::{HttpResponse, web};
+use std::sync::Arc;
+
+use actix_web::http::header::{HeaderValue, VARY};
+use actix_web::{HttpRequest, HttpResponse, web};
 use pvc_api::message::ErrorReply;
 use pvc_common::store::Store;
 use utoipa::OpenApi;
@@ -10,7 +12,7 @@ use utoipa::OpenApi;
 use super::resource;
 use crate::app::App;
 use crate::error::ApiError;
-use crate::metrics::{self, CONTENT_TYPE, Instruments};
+use crate::metrics::{self, CONTENT_TYPE, Instruments, Text};
 use crate::reply;
 
 /// Adds these routes.
@@ -32,12 +34,16 @@ pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
 )]
 pub(crate) struct Document;
 
-fn text(text: impl Into<Bytes>) -> HttpResponse {
-    parts(vec![text.into()])
+fn text(request: &HttpRequest, text: Arc<Text>) -> HttpResponse {
+    texts(request, &[text])
 }
 
-fn parts(parts: Vec<Bytes>) -> HttpResponse {
-    reply::send_parts(HttpResponse::Ok().content_type(CONTENT_TYPE), parts)
+fn texts(request: &HttpRequest, texts: &[Arc<Text>]) -> HttpResponse {
+    let mut response = HttpResponse::Ok();
+    response
+        .content_type(CONTENT_TYPE)
+        .insert_header((VARY, HeaderValue::from_static("Accept-Encoding")));
+    reply::send_texts(request, &mut response, texts)
 }
 
 /// Whether metrics are served at all.
@@ -62,11 +68,12 @@ fn enabled<S: Store>(app: &App<S>) -> Result<(), ApiError> {
 )]
 pub(crate) async fn all<S: Store>(
     app: web::Data<App<S>>,
+    request: HttpRequest,
     instruments: web::Data<Instruments>,
 ) -> Result<HttpResponse, ApiError> {
     enabled(&app)?;
     let found = metrics::all(&app, &instruments).await?;
-    Ok(parts(found))
+    Ok(texts(&request, &found))
 }
 
 /// Counts and health.
@@ -78,10 +85,13 @@ pub(crate) async fn all<S: Store>(
         (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
     )
 )]
-pub(crate) async fn health<S: Store>(app: web::Data<App<S>>) -> Result<HttpResponse, ApiError> {
+pub(crate) async fn health<S: Store>(
+    app: web::Data<App<S>>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     enabled(&app)?;
-    let found = metrics::health(&app, &app.view()?)?;
-    Ok(text(found))
+    let found = metrics::health(&app).await?;
+    Ok(text(&request, found))
 }
 
 /// Figures of nodes, guests, OSDs and pools.
@@ -93,10 +103,13 @@ pub(crate) async fn health<S: Store>(app: web::Data<App<S>>) -> Result<HttpRespo
         (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
     )
 )]
-pub(crate) async fn resources<S: Store>(app: web::Data<App<S>>) -> Result<HttpResponse, ApiError> {
+pub(crate) async fn resources<S: Store>(
+    app: web::Data<App<S>>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     enabled(&app)?;
-    let found = metrics::resource(&app, &app.view()?)?;
-    Ok(text(found))
+    let found = metrics::resource(&app).await?;
+    Ok(text(&request, found))
 }
 
 /// What Ceph's active manager tells.
@@ -108,10 +121,13 @@ pub(crate) async fn resources<S: Store>(app: web::Data<App<S>>) -> Result<HttpRe
         (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
     )
 )]
-pub(crate) async fn ceph<S: Store>(app: web::Data<App<S>>) -> Result<HttpResponse, ApiError> {
+pub(crate) async fn ceph<S: Store>(
+    app: web::Data<App<S>>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     enabled(&app)?;
     let found = metrics::ceph(&app).await?;
-    Ok(text(found))
+    Ok(text(&request, found))
 }
 
 /// What the primary's ZooKeeper tells.
@@ -123,10 +139,13 @@ pub(crate) async fn ceph<S: Store>(app: web::Data<App<S>>) -> Result<HttpRespons
         (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
     )
 )]
-pub(crate) async fn zookeeper<S: Store>(app: web::Data<App<S>>) -> Result<HttpResponse, ApiError> {
+pub(crate) async fn zookeeper<S: Store>(
+    app: web::Data<App<S>>,
+    request: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
     enabled(&app)?;
     let found = metrics::zookeeper(&app).await?;
-    Ok(text(found))
+    Ok(text(&request, found))
 }
 
 /// What the daemons measure of themselves: this API daemon, and the nodes' agents as far as they tell. Addition to PVC 1.0.3.
@@ -140,9 +159,10 @@ pub(crate) async fn zookeeper<S: Store>(app: web::Data<App<S>>) -> Result<HttpRe
 )]
 pub(crate) async fn daemon<S: Store>(
     app: web::Data<App<S>>,
+    request: HttpRequest,
     instruments: web::Data<Instruments>,
 ) -> Result<HttpResponse, ApiError> {
     enabled(&app)?;
     let found = metrics::daemon(&app, &instruments);
-    Ok(text(found))
+    Ok(text(&request, Arc::new(Text::new(found))))
 }

@@ -355,7 +355,7 @@ pub(crate) async fn show<S: Store>(
     let id = record::find_in(&app, &view, &vm)?;
     if params.secrets {
         tracing::info!(vm = %id, by = %Caller::of(&request), "the passwords of a VM were looked at");
-        let shown = list::one_with_secrets(&view, app.clock.wall(), id)?;
+        let shown = list::one_with_secrets(&view, app.clock.wall(), id, &app.entries.parsed)?;
         audit::shown_secrets(&app, &request, "show_vm").await;
         return Ok(HttpResponse::Ok()
             .insert_header((CACHE_CONTROL, "no-store"))

@@ -17,6 +17,7 @@ use pvc_common::store::Store;
 use pvc_core::ids::VmId;
 
 use super::list;
+use super::parsed::Parsed;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::gzip::Part;
@@ -62,7 +63,11 @@ impl Entry {
 
 /// What was made.
 #[derive(Debug, Default)]
-pub(crate) struct Entries(Mutex<All>);
+pub(crate) struct Entries {
+    all: Mutex<All>,
+    /// What their XML says.
+    pub(crate) parsed: Parsed,
+}
 
 #[derive(Debug, Default)]
 struct All {
@@ -103,7 +108,7 @@ impl Entries {
         {
             return Ok(Arc::clone(&kept.entry));
         }
-        let vm = list::one(view, now, id)?;
+        let vm = list::one(view, now, id, &self.parsed)?;
         let entry = Arc::new(Entry {
             timed: !vm.snapshots.is_empty(),
             json: reply::to_json(&[vm])?.into(),
@@ -140,7 +145,7 @@ impl Entries {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, All> {
         // Nothing is ever half done under this lock.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

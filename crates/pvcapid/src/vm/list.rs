@@ -6,11 +6,12 @@ use pvc_api::vm::{Vm, VmController, VmDisk, VmNetwork, VmSnapshot, VmTag, VmVnc}
 use pvc_common::keys;
 use pvc_common::keys::values::{CommaList, Json, OrNone};
 use pvc_common::mirror::View;
-use pvc_core::guest_xml::{self, DiskSource, GuestXml, InterfaceKind, secrets};
+use pvc_core::guest_xml::{DiskSource, GuestXml, InterfaceKind, secrets};
 use pvc_core::ids::{NodeName, TagName, VmId};
 use pvc_core::states::{MigrationMethod, NodeSelector, VmState};
 use serde_json::{Map, Value};
 
+use super::parsed::{Parsed, Read};
 use super::record;
 use crate::error::ApiError;
 use crate::filter::NameFilter;
@@ -89,22 +90,42 @@ pub(crate) fn list(view: &View, filter: &VmFilter) -> Result<Vec<VmId>, ApiError
 }
 
 /// One guest.
-pub(crate) fn one(view: &View, now: SystemTime, id: VmId) -> Result<Vm, ApiError> {
+pub(crate) fn one(view: &View, now: SystemTime, id: VmId, parsed: &Parsed) -> Result<Vm, ApiError> {
     let state = view
         .get(&keys::domain(id).state())?
         .ok_or_else(|| record::unknown(&id.to_string()))?;
-    let tags = shown_tags(view, id);
+    let stored = view.get(&keys::domain(id).xml()).ok().flatten();
+    let xml_version = stored.as_ref().map(|stored| stored.version.0.into());
+    let xml = stored.map(|stored| stored.value).unwrap_or_default();
     let snapshots = view
         .children(&keys::domain_snapshots(id))
         .iter()
         .map(|name| shown_snapshot(id, name, now, view))
         .collect();
-    Ok(assemble(id, state.value, tags, snapshots, view))
+    Ok(Vm {
+        snapshots,
+        xml: secrets::mask(&xml).into_owned(),
+        xml_version,
+        ..assemble(id, state.value, &parsed.of(view, id), view)
+    })
+}
+
+/// One guest without its XML and its snapshots: what figures are made of.
+pub(crate) fn figures(view: &View, id: VmId, parsed: &Parsed) -> Result<Vm, ApiError> {
+    let state = view
+        .get(&keys::domain(id).state())?
+        .ok_or_else(|| record::unknown(&id.to_string()))?;
+    Ok(assemble(id, state.value, &parsed.of(view, id), view))
 }
 
 /// One guest, with the passwords in its XML.
-pub(crate) fn one_with_secrets(view: &View, now: SystemTime, id: VmId) -> Result<Vm, ApiError> {
-    let mut vm = one(view, now, id)?;
+pub(crate) fn one_with_secrets(
+    view: &View,
+    now: SystemTime,
+    id: VmId,
+    parsed: &Parsed,
+) -> Result<Vm, ApiError> {
+    let mut vm = one(view, now, id, parsed)?;
     vm.xml = view.shown(&keys::domain(id).xml(), String::new());
     Ok(vm)
 }
@@ -147,15 +168,9 @@ fn shown_snapshot(id: VmId, name: &str, now: SystemTime, view: &View) -> VmSnaps
 }
 
 /// Puts a guest together. Nothing in here can make it vanish: what can not be read is shown as empty.
-fn assemble(id: VmId, state: VmState, tags: Vec<VmTag>, snapshots: Vec<VmSnapshot>, view: &View) -> Vm {
+fn assemble(id: VmId, state: VmState, read: &Read, view: &View) -> Vm {
     let keys = keys::domain(id);
-    let stored = view.get(&keys.xml()).ok().flatten();
-    let xml_version = stored.as_ref().map(|stored| stored.version.0.into());
-    let xml = stored.map(|stored| stored.value).unwrap_or_default();
-    let (guest, xml_error) = match guest_xml::parse(&xml) {
-        Ok(guest) => (Some(guest), None),
-        Err(error) => (None, Some(error.to_string())),
-    };
+    let guest = read.as_ref().ok();
     let stats = view
         .shown(&keys.stats(), None)
         .map_or(Value::Null, |Json(stats)| stats);
@@ -195,8 +210,8 @@ fn assemble(id: VmId, state: VmState, tags: Vec<VmTag>, snapshots: Vec<VmSnapsho
             method @ (MigrationMethod::Live | MigrationMethod::Shutdown) => Some(method.to_string()),
         },
         migration_max_downtime: u64::from(view.shown(&keys.migration_max_downtime_ms(), 300)),
-        tags,
-        snapshots,
+        tags: shown_tags(view, id),
+        snapshots: Vec::new(),
         profile: view
             .shown(&keys.profile(), OrNone(None))
             .0
@@ -217,36 +232,28 @@ fn assemble(id: VmId, state: VmState, tags: Vec<VmTag>, snapshots: Vec<VmSnapsho
             .map(TagName::to_string)
             .collect(),
         owner: owner.map(|owner| owner.node.to_string()).unwrap_or_default(),
-        networks: guest
-            .as_ref()
-            .map(|guest| networks(guest, &stats))
-            .unwrap_or_default(),
-        disks: guest
-            .as_ref()
-            .map(|guest| disks(guest, &stats))
-            .unwrap_or_default(),
-        controllers: guest.as_ref().map(controllers).unwrap_or_default(),
-        memory: guest.as_ref().map_or(0, |guest| guest.memory_mib),
-        vcpu: guest.as_ref().map_or(0, |guest| guest.vcpus),
+        networks: guest.map(|guest| networks(guest, &stats)).unwrap_or_default(),
+        disks: guest.map(|guest| disks(guest, &stats)).unwrap_or_default(),
+        controllers: guest.map(controllers).unwrap_or_default(),
+        memory: guest.map_or(0, |guest| guest.memory_mib),
+        vcpu: guest.map_or(0, |guest| guest.vcpus),
         vcpu_topology: guest
-            .as_ref()
             .and_then(|guest| guest.topology)
             .map_or_else(not_known, |topology| {
                 format!("{}/{}/{}", topology.sockets, topology.cores, topology.threads)
             }),
         console: guest
-            .as_ref()
             .and_then(|guest| guest.console.clone())
             .unwrap_or_else(not_known),
-        description: of(guest.as_ref(), |guest| &guest.description),
-        kind: of(guest.as_ref(), |guest| &guest.os_type),
-        arch: of(guest.as_ref(), |guest| &guest.arch),
-        machine: of(guest.as_ref(), |guest| &guest.machine),
-        emulator: of(guest.as_ref(), |guest| &guest.emulator),
-        features: guest.map(|guest| guest.features).unwrap_or_default(),
-        xml: secrets::mask(&xml).into_owned(),
-        xml_version,
-        xml_error,
+        description: of(guest, |guest| &guest.description),
+        kind: of(guest, |guest| &guest.os_type),
+        arch: of(guest, |guest| &guest.arch),
+        machine: of(guest, |guest| &guest.machine),
+        emulator: of(guest, |guest| &guest.emulator),
+        features: guest.map(|guest| guest.features.clone()).unwrap_or_default(),
+        xml: String::new(),
+        xml_version: None,
+        xml_error: read.as_ref().err().cloned(),
     }
 }
 

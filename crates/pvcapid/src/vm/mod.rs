@@ -2,6 +2,7 @@
 //!
 //! * `record` - what decides over a guest, with versions; finding a guest by name or UUID.
 //! * `entries` - guests as they are sent, kept until they change.
+//! * `parsed` - what their XML says, kept until it changes.
 //! * `list` - guests as the API shows them.
 //! * `define`, `volumes` - defining and modifying: checks, shared volumes.
 //! * `transition` - which state may be asked for in which state: a pure table.
@@ -25,6 +26,7 @@ pub(crate) mod locks;
 pub(crate) mod meta;
 pub(crate) mod moves;
 pub(crate) mod needs;
+pub(crate) mod parsed;
 pub(crate) mod record;
 pub(crate) mod rename;
 pub(crate) mod state;

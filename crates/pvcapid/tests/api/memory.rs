@@ -172,10 +172,8 @@ fn a_renamed_guest_is_found_by_its_new_name_alone() {
     assert_eq!(get(&cluster, "/vm/c").status, 404);
 }
 
-#[test]
-fn a_very_long_list_is_complete_and_in_order() {
-    let cluster = Cluster::start();
-    let count = 3100;
+/// So many guests, a multiple of a hundred.
+pub(crate) fn add_guests(cluster: &Cluster, count: usize, devices: &str) {
     for first in (0..count).step_by(100) {
         let txn = (first..first + 100).fold(Txn::new(), |txn, number| {
             let id = format!("5d0e8c58-1d2b-4a30-9d6c-0f7d3f6{number:05x}")
@@ -184,7 +182,7 @@ fn a_very_long_list_is_complete_and_in_order() {
             txn.and(schema::domain_keys(&NewDomain {
                 id,
                 name: format!("vm{number:05}").parse().unwrap(),
-                xml: guest_xml("x", id, ""),
+                xml: guest_xml("x", id, devices),
                 state: VmState::Stop,
                 node: node("hv1"),
                 profile: None,
@@ -199,6 +197,13 @@ fn a_very_long_list_is_complete_and_in_order() {
         });
         commit(&cluster.store, txn);
     }
+}
+
+#[test]
+fn a_very_long_list_is_complete_and_in_order() {
+    let cluster = Cluster::start();
+    let count = 3100;
+    add_guests(&cluster, count, "");
     let reply = raw(&cluster, "/api/v1/vm", &[("Accept-Encoding", "identity")]);
     let list: Vec<Value> = serde_json::from_slice(&reply.body).unwrap();
     assert_eq!(list.len(), count);
