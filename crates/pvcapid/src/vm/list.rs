@@ -154,7 +154,8 @@ fn shown_snapshot(id: VmId, name: &str, now: SystemTime, view: &View) -> VmSnaps
         .split('.')
         .next()
         .and_then(|seconds| seconds.parse().ok())
-        .map(|seconds| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        // A sum that can not be told would end the daemon.
+        .and_then(|seconds| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)));
     VmSnapshot {
         name: name.to_owned(),
         age: made

@@ -1,6 +1,7 @@
 //! Lists of guests.
 
 use pvc_common::keys;
+use pvc_common::store::Txn;
 use pvc_core::states::VmState;
 use serde_json::json;
 
@@ -66,10 +67,25 @@ fn a_guest_whose_xml_can_not_be_read_is_still_there() {
     assert_eq!(get(&cluster, "/vm").status, 200);
     // Nor does a stray znode hide anything.
     let stray = format!("{}/stray", keys::domains().path());
-    crate::common::commit(
-        &cluster.store,
-        pvc_common::store::Txn::new().create_path(stray, ""),
-    );
+    crate::common::commit(&cluster.store, Txn::new().create_path(stray, ""));
     assert_eq!(get(&cluster, "/vm").status, 200);
     assert_eq!(get(&cluster, "/status").status, 200);
+}
+
+// What stands in the store was not always written by this release, nor by a program: a daemon that ends over it ends again as soon as
+// somebody looks.
+#[test]
+fn a_snapshot_of_an_impossible_time_is_shown() {
+    let cluster = Cluster::start();
+    assert_eq!(define(&cluster, &guest_xml("a", vm_id(1), ""), &[]).status, 200);
+    let snapshot = keys::domain_snapshot(vm_id(1), "s1");
+    let txn = Txn::new()
+        .create(&snapshot.name(), &"s1".to_owned())
+        .create(&snapshot.timestamp(), &u64::MAX.to_string());
+    crate::common::commit(&cluster.store, txn);
+    let reply = get(&cluster, "/vm/a");
+    assert_eq!(reply.status, 200);
+    let shown = &reply.body[0]["snapshots"][0];
+    assert_eq!(shown["timestamp"], json!(u64::MAX.to_string()));
+    assert_eq!(shown["age"], json!(0));
 }
