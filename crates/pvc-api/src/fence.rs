@@ -15,7 +15,8 @@ pub struct NodeFence {
     /// How its agent is.
     #[schema(value_type = String, example = "run")]
     pub daemon_state: DaemonState,
-    /// `none`, or how far its last fence has come: `suspected`, `proving`, `proven`, `recovering`, `done`, `abandoned`.
+    /// `none`, or how far its last fence has come: `suspected`, `proving`, `proven`, `recovering`, `done`, `abandoned`;
+    /// `unreadable` if its record can not be read.
     pub state: String,
     /// Whether somebody has still to act on it.
     pub open: bool,

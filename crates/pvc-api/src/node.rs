@@ -86,6 +86,10 @@ pub struct Node {
     /// Why it holds still until an administrator has adopted what runs; empty while it does not. Addition to PVC 1.0.3.
     #[serde(default)]
     pub hold: String,
+    /// What can not be read of its record in the store, such as a state of a later release: its states are shown as `init`,
+    /// `client` and `flush` then. Addition to PVC 1.0.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_error: Option<String>,
 }
 
 /// Whether a node reaches the upstream network, as it sees it itself.

@@ -84,6 +84,10 @@ pub struct Vm {
     /// to PVC 1.0.3, which does not list such a guest at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub xml_error: Option<String>,
+    /// What can not be read of its record in the store, such as a state of a later release: its state is shown as `fail` then,
+    /// or its node as empty. Addition to PVC 1.0.3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_error: Option<String>,
     /// The node that holds the right to run it now; empty if none does. Addition to PVC 1.0.3.
     #[serde(default)]
     pub owner: String,

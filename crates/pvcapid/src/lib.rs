@@ -17,6 +17,7 @@
 //! * `events` - what changes, told as it happens.
 //! * `metrics` - what is told to Prometheus.
 //! * `unavailable` - operations of PVC 1.0.3 that are not carried out yet.
+//! * `unreadable` - what stands in the store and can not be read, shown all the same.
 //! * [`error`] - what a refused request is answered with.
 //! * [`openapi`] - the description for programs.
 pub mod access;
@@ -47,6 +48,7 @@ mod storage;
 mod task;
 pub mod tls;
 mod unavailable;
+mod unreadable;
 mod vm;
 
 pub use openapi::openapi;

@@ -12,6 +12,7 @@ use pvc_core::ids::NodeName;
 use crate::error::ApiError;
 use crate::filter::NameFilter;
 use crate::node;
+use crate::unreadable::Unreadable;
 
 /// How PVC 1.0.3 writes what is not set.
 const NOT_SET: &str = "None";
@@ -218,7 +219,7 @@ pub(crate) fn rule(view: &View, network: &str, description: &str) -> Result<Vec<
 
 fn must_have_node(view: &View, name: &str) -> Result<NodeName, ApiError> {
     let name = node::parse_name(name)?;
-    match view.get(&keys::node(&name).daemon_state())? {
+    match node::shown_daemon_state(view, &name, &mut Unreadable::default()) {
         Some(_) => Ok(name),
         None => Err(node::unknown(name.as_str())),
     }

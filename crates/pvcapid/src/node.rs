@@ -16,6 +16,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::filter::NameFilter;
 use crate::snapshot::{Reading, Snapshot, Wanted};
+use crate::unreadable::Unreadable;
 use crate::{adopt, drain, fence};
 
 /// How often a transaction is tried again after somebody else was faster.
@@ -60,23 +61,23 @@ pub(crate) fn unknown(name: &str) -> ApiError {
 }
 
 /// All nodes that fit, sorted by name.
-pub(crate) fn list(view: &View, filter: &NodeFilter) -> Result<Vec<Node>, ApiError> {
+pub(crate) fn list(view: &View, filter: &NodeFilter) -> Vec<Node> {
     let mut nodes = Vec::new();
     for name in names(view) {
         let named = |limit: &NameFilter| limit.matches(name.as_str());
         if filter.name.as_ref().is_none_or(named)
-            && let Some(node) = read(view, &name)?
+            && let Some(node) = read(view, &name)
             && filter.fits(&node)
         {
             nodes.push(node);
         }
     }
-    Ok(nodes)
+    nodes
 }
 
 /// One node.
 pub(crate) fn one(view: &View, name: &NodeName) -> Result<Node, ApiError> {
-    read(view, name)?.ok_or_else(|| unknown(name.as_str()))
+    read(view, name).ok_or_else(|| unknown(name.as_str()))
 }
 
 /// The names of all nodes, sorted.
@@ -111,20 +112,30 @@ pub(crate) fn coordinator_state(view: &View, name: &NodeName) -> Result<Coordina
 }
 
 /// A node as it is shown; `None` if there is no such node.
-fn read(view: &View, name: &NodeName) -> Result<Option<Node>, ApiError> {
-    // What decides is read strictly; a node that is just being removed has nothing of it.
-    match view.get(&keys::node(name).daemon_state())? {
-        Some(_) => assemble(name, view).map(Some),
-        None => Ok(None),
-    }
+fn read(view: &View, name: &NodeName) -> Option<Node> {
+    let mut unreadable = Unreadable::default();
+    // A node that is just being removed has nothing of it.
+    let daemon_state = shown_daemon_state(view, name, &mut unreadable)?;
+    Some(assemble(name, daemon_state, unreadable, view))
+}
+
+/// How a node's agent is, as it is shown; `None` if there is no such node.
+pub(crate) fn shown_daemon_state(
+    view: &View,
+    name: &NodeName,
+    unreadable: &mut Unreadable,
+) -> Option<DaemonState> {
+    unreadable.value(view.get(&keys::node(name).daemon_state()), DaemonState::Init)
 }
 
 fn plugins(view: &View, keys: &NodeKeys) -> Vec<String> {
     view.shown(&keys.monitoring_plugins(), SpaceList(Vec::new())).0
 }
 
-fn assemble(name: &NodeName, view: &View) -> Result<Node, ApiError> {
+fn assemble(name: &NodeName, daemon_state: DaemonState, mut unreadable: Unreadable, view: &View) -> Node {
     let keys = keys::node(name);
+    let coordinator_state = unreadable.known(view.require(&keys.coordinator_state()));
+    let domain_state = unreadable.known(view.require(&keys.domain_state()));
     let made_of = view.shown(&keys.static_data(), None);
     let running = view.shown(&keys.running_domains(), RunningDomains(Vec::new())).0;
     let health_plugins = plugins(view, &keys);
@@ -136,11 +147,11 @@ fn assemble(name: &NodeName, view: &View) -> Result<Node, ApiError> {
             .map_or(("none", false), |record| (record.phase.word(), record.is_open())),
         Err(_) => ("unreadable", true),
     };
-    Ok(Node {
+    Node {
         name: name.to_string(),
-        daemon_state: view.require(&keys.daemon_state())?.value,
-        coordinator_state: view.require(&keys.coordinator_state())?.value,
-        domain_state: view.require(&keys.domain_state())?.value,
+        daemon_state,
+        coordinator_state: coordinator_state.map_or(CoordinatorState::Client, |state| state.value),
+        domain_state: domain_state.map_or(DomainState::Flush, |state| state.value),
         pvc_version: view
             .get(&keys.pvc_version())
             .ok()
@@ -196,7 +207,8 @@ fn assemble(name: &NodeName, view: &View) -> Result<Node, ApiError> {
             .shown(&keys.hold(), None)
             .map(|record| adopt::hold_text(&record))
             .unwrap_or_default(),
-    })
+        store_error: unreadable.text(),
+    }
 }
 
 /// Names of running guests; the UUID where a guest has no name any more.

@@ -28,6 +28,8 @@ use crate::fault::{self, SortKey};
 use crate::fence;
 use crate::node::{self, NodeFilter};
 use crate::storage;
+use crate::unreadable::Unreadable;
+use crate::vm::{list, record};
 
 /// How often a change is tried again after somebody else was faster.
 const RETRIES: usize = 8;
@@ -45,7 +47,7 @@ const NO_PRIMARY: u8 = 25;
 
 /// Everything that the status shows.
 pub(crate) fn read(view: &View) -> Result<ClusterStatus, ApiError> {
-    let nodes = node::list(view, &NodeFilter::default())?;
+    let nodes = node::list(view, &NodeFilter::default());
     let ids: Vec<VmId> = view.children(&keys::domains());
     let faults = fault::list(view, SortKey::default());
     let networks = view.children(&keys::networks()).len();
@@ -54,35 +56,35 @@ pub(crate) fn read(view: &View) -> Result<ClusterStatus, ApiError> {
     let (volumes, snapshots) = storage::counts(view);
 
     let mut vms = Vec::with_capacity(ids.len());
+    let mut unreadable = Vec::new();
     for id in ids {
-        let keys = keys::domain(id);
+        let mut trouble = Unreadable::default();
         // A guest that was removed since its name was listed is none.
-        if let Some(state) = view.get(&keys.state())? {
+        if let Some(state) = list::shown_state(view, id, &mut trouble) {
+            let name = record::shown_name(view, id);
+            if let Some(trouble) = trouble.text() {
+                unreadable.push((name.clone(), trouble));
+            }
             vms.push(VmBrief {
                 uuid: id.to_string(),
-                name: match view.get(&keys.name()) {
-                    Ok(Some(name)) => name.value.to_string(),
-                    Ok(None) | Err(_) => id.to_string(),
-                },
-                state: state.value,
+                name,
+                state,
             });
         }
     }
     vms.sort_by(|a, b| a.name.cmp(&b.name));
     let fences = if nodes.iter().any(|node| node.fence_open) {
-        let mut fences = fence::list(view)?;
+        let mut fences = fence::list(view);
         fences.retain(|fence| fence.open);
         fences
     } else {
         Vec::new()
     };
-    let primary = view
-        .get(&keys::config().primary_node())?
-        .map_or(PrimaryRecord::None, |record| record.value);
+    let primary = view.shown(&keys::config().primary_node(), PrimaryRecord::None);
 
     Ok(ClusterStatus {
         cluster_name: view.shown(&keys::config().cluster_name(), String::new()),
-        cluster_health: health(&nodes, &vms, &primary, &faults),
+        cluster_health: health(&nodes, &vms, &unreadable, &primary, &faults),
         node_health: nodes
             .iter()
             .map(|node| (node.name.clone(), node_health(node)))
@@ -159,7 +161,13 @@ pub(crate) async fn set_maintenance<S: Store>(store: &S, wanted: Maintenance) ->
     Err(ApiError::busy("The maintenance switch"))
 }
 
-fn health(nodes: &[Node], vms: &[VmBrief], primary: &PrimaryRecord, faults: &[Fault]) -> ClusterHealth {
+fn health(
+    nodes: &[Node],
+    vms: &[VmBrief],
+    unreadable: &[(String, String)],
+    primary: &PrimaryRecord,
+    faults: &[Fault],
+) -> ClusterHealth {
     if nodes.is_empty() {
         return ClusterHealth {
             health: Health::unknown(),
@@ -176,6 +184,14 @@ fn health(nodes: &[Node], vms: &[VmBrief], primary: &PrimaryRecord, faults: &[Fa
     };
     let is_on_record = |id: &str| faults.iter().any(|fault| fault.id == id);
     for node in nodes {
+        if let Some(error) = &node.store_error {
+            add(
+                fault_id(&["NODE_UNREADABLE", &node.name]),
+                NODE_ABSENT,
+                format!("The record of node {} can not be read: {error}", node.name),
+            );
+            continue;
+        }
         let delta = node_delta(node.daemon_state);
         let id = match node.daemon_state {
             DaemonState::Dead | DaemonState::Fenced => fault_id(&["DEAD_NODE", &node.name]),
@@ -219,7 +235,16 @@ fn health(nodes: &[Node], vms: &[VmBrief], primary: &PrimaryRecord, faults: &[Fa
             "No node has the primary role".to_owned(),
         );
     }
-    for vm in vms.iter().filter(|vm| vm.state == VmState::Fail) {
+    for (name, error) in unreadable {
+        add(
+            fault_id(&["VM_UNREADABLE", name]),
+            VM_FAILED,
+            format!("The record of VM {name} can not be read: {error}"),
+        );
+    }
+    let is_unreadable = |vm: &&VmBrief| unreadable.iter().any(|(name, _)| *name == vm.name);
+    let failed = vms.iter().filter(|vm| vm.state == VmState::Fail);
+    for vm in failed.filter(|vm| !is_unreadable(vm)) {
         let id = fault_id(&["VM_FAILED", &vm.name]);
         if !is_on_record(&id) {
             add(id, VM_FAILED, format!("VM {} has failed", vm.name));

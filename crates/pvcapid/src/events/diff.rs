@@ -11,6 +11,8 @@ use pvc_core::records::PrimaryRecord;
 use pvc_core::states::{MigrationMethod, NodeSelector};
 use serde_json::{Value, json};
 
+use crate::unreadable::Unreadable;
+use crate::vm::list;
 use crate::{adopt, task};
 
 /// What an event is about.
@@ -172,10 +174,10 @@ fn primary(view: &View) -> Option<Value> {
 fn node(view: &View, name: &NodeName) -> Option<Value> {
     let keys = keys::node(name);
     let word = |text: Option<String>| text.unwrap_or_default();
-    let daemon_state = view.get(&keys.daemon_state()).ok()??;
+    let daemon_state = crate::node::shown_daemon_state(view, name, &mut Unreadable::default())?;
     Some(json!({
         "name": name.to_string(),
-        "daemon_state": daemon_state.value.to_string(),
+        "daemon_state": daemon_state.to_string(),
         "coordinator_state": word(view.get(&keys.coordinator_state()).ok().flatten().map(|state| state.value.to_string())),
         "domain_state": word(view.get(&keys.domain_state()).ok().flatten().map(|state| state.value.to_string())),
         "health": view.shown(&keys.monitoring_health(), OrNone(None)).0,
@@ -190,12 +192,13 @@ fn node(view: &View, name: &NodeName) -> Option<Value> {
 
 fn vm(view: &View, id: VmId) -> Option<Value> {
     let keys = keys::domain(id);
-    let state = view.get(&keys.state()).ok()??;
+    // One that can not be read is there all the same: it must not look as if the guest had been removed.
+    let state = list::shown_state(view, id, &mut Unreadable::default())?;
     let owner = view.shown(&keys.owner(), None);
     Some(json!({
         "uuid": id.to_string(),
         "name": view.get(&keys.name()).ok().flatten().map(|name| name.value.to_string()).unwrap_or_default(),
-        "state": state.value.to_string(),
+        "state": state.to_string(),
         "node": view.get(&keys.node()).ok().flatten().map(|node| node.value.to_string()).unwrap_or_default(),
         "last_node": view.shown(&keys.last_node(), None).map(|node| node.to_string()).unwrap_or_default(),
         "owner": owner.as_ref().map(|owner| owner.node.to_string()).unwrap_or_default(),

@@ -7,7 +7,7 @@ mod confirm;
 mod view;
 
 pub(crate) use confirm::{confirm, renews};
-pub(crate) use view::{Guests, bmc, describe};
+pub(crate) use view::{Guests, bmc, describe, unreadable};
 
 use pvc_api::fence::NodeFence;
 use pvc_common::keys;
@@ -17,41 +17,42 @@ use pvc_core::ids::{NodeName, VmId};
 
 use crate::error::ApiError;
 use crate::node;
+use crate::unreadable::Unreadable;
 use crate::vm::record;
 
 /// The fences of all nodes, one entry a node, sorted by name.
-pub(crate) fn list(view: &View) -> Result<Vec<NodeFence>, ApiError> {
-    let mut fences = Vec::new();
-    for name in node::names(view) {
-        fences.extend(read(view, &name)?);
-    }
-    Ok(fences)
+pub(crate) fn list(view: &View) -> Vec<NodeFence> {
+    node::names(view)
+        .iter()
+        .filter_map(|name| read(view, name))
+        .collect()
 }
 
 /// The fence of one node.
 pub(crate) fn one(view: &View, name: &NodeName) -> Result<NodeFence, ApiError> {
-    read(view, name)?.ok_or_else(|| node::unknown(name.as_str()))
+    read(view, name).ok_or_else(|| node::unknown(name.as_str()))
 }
 
-fn read(view: &View, name: &NodeName) -> Result<Option<NodeFence>, ApiError> {
+fn read(view: &View, name: &NodeName) -> Option<NodeFence> {
     let keys = keys::node(name);
-    let Some(daemon_state) = view.get(&keys.daemon_state())? else {
-        return Ok(None);
+    let daemon_state = node::shown_daemon_state(view, name, &mut Unreadable::default())?;
+    let record = match view.get(&keys::fence(name)) {
+        Ok(found) => found.and_then(|record| record.value),
+        // It must not look like none, nor hide the others.
+        Err(error) => return Some(unreadable(name, daemon_state, &error)),
     };
-    // Strictly: a fence that can not be read must not look like none.
-    let record = view.get(&keys::fence(name))?.and_then(|record| record.value);
     // Guests are looked at only if the fence is about them.
     let guests = match &record {
         Some(record) => guests_of(view, name, record),
         None => Guests::default(),
     };
-    Ok(Some(describe(
+    Some(describe(
         name,
-        daemon_state.value,
+        daemon_state,
         record.as_ref(),
         view.shown(&keys.bmc(), None).as_ref(),
         &guests,
-    )))
+    ))
 }
 
 /// The guests that a fence is about.

@@ -3,6 +3,7 @@
 //! Somebody reads this at night with a server down. Each text answers one question, and every state has its own.
 
 use pvc_api::fence::{Bmc, Fence, FenceConfirmation, FenceEvent, FenceTrack, NodeFence};
+use pvc_common::store::ReadError;
 use pvc_core::fence::{
     ConfirmationKind, FencePhase, FenceRecord, PowerTrack, Proof, ProofKind, RestartTrack, StorageTrack,
 };
@@ -79,18 +80,8 @@ pub(crate) fn describe(
 ) -> NodeFence {
     let Some(record) = record else {
         return NodeFence {
-            node: node.to_string(),
-            daemon_state,
-            state: "none".to_owned(),
-            open: false,
-            proof: None,
-            now: "No fence".to_owned(),
-            next: String::new(),
-            next_try_at: None,
-            missing: Vec::new(),
-            can_confirm: Vec::new(),
             bmc: report.map(bmc),
-            fence: None,
+            ..without_record(node, daemon_state)
         };
     };
     NodeFence {
@@ -109,6 +100,33 @@ pub(crate) fn describe(
             .collect(),
         bmc: report.map(bmc),
         fence: Some(details(record, guests)),
+    }
+}
+
+fn without_record(node: &NodeName, daemon_state: DaemonState) -> NodeFence {
+    NodeFence {
+        node: node.to_string(),
+        daemon_state,
+        state: "none".to_owned(),
+        open: false,
+        proof: None,
+        now: "No fence".to_owned(),
+        next: String::new(),
+        next_try_at: None,
+        missing: Vec::new(),
+        can_confirm: Vec::new(),
+        bmc: None,
+        fence: None,
+    }
+}
+
+/// A fence that stands in the store and can not be read. It must not look like none, nor hide the others.
+pub(crate) fn unreadable(node: &NodeName, daemon_state: DaemonState, error: &ReadError) -> NodeFence {
+    NodeFence {
+        state: "unreadable".to_owned(),
+        open: true,
+        now: format!("Its record can not be read: {error}"),
+        ..without_record(node, daemon_state)
     }
 }
 

@@ -70,7 +70,7 @@ fn resources(view: &View, parsed: &Parsed) -> Result<String, ApiError> {
         .map(|id| list::figures(view, id, parsed))
         .collect::<Result<Vec<_>, ApiError>>()?;
     Ok(resource::resource(&Resources {
-        nodes: &node::list(view, &NodeFilter::default())?,
+        nodes: &node::list(view, &NodeFilter::default()),
         vms: &vms,
         osds: &storage::osds(view, None)?,
         pools: &storage::pools(view, None)?,

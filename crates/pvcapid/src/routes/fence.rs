@@ -46,7 +46,7 @@ pub(crate) async fn list<S: Store>(
     request: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let view = app.view()?;
-    let body = app.list("fence", &view, || fence::list(&view))?;
+    let body = app.list("fence", &view, || Ok(fence::list(&view)))?;
     Ok(body.answer(&request))
 }
 

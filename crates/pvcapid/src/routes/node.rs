@@ -90,7 +90,7 @@ pub(crate) async fn list<S: Store>(
     };
     let view = app.view()?;
     let nodes = || {
-        let nodes = node::list(&view, &filter)?;
+        let nodes = node::list(&view, &filter);
         if nodes.is_empty() {
             return Err(ApiError::not_found("No node fits what was asked for"));
         }

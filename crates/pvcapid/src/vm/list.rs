@@ -16,6 +16,7 @@ use super::record;
 use crate::error::ApiError;
 use crate::filter::NameFilter;
 use crate::node;
+use crate::unreadable::Unreadable;
 
 /// Which guests a list shows: those that fit everything that is named.
 #[derive(Debug, Default)]
@@ -48,27 +49,29 @@ impl VmFilter {
         }
     }
 
-    fn fits(&self, view: &View, id: VmId) -> Result<bool, ApiError> {
+    fn fits(&self, view: &View, id: VmId) -> bool {
         let keys = keys::domain(id);
         let named = |limit: &NameFilter| limit.matches(&record::shown_name(view, id));
         if !self.name.as_ref().is_none_or(named) {
-            return Ok(false);
+            return false;
         }
-        let state = match (self.state, view.get(&keys.state())?) {
-            (_, None) => return Ok(false),
+        // Where one can not be read, what is shown in its place is what counts.
+        let state = match (self.state, shown_state(view, id, &mut Unreadable::default())) {
+            (_, None) => return false,
             (None, Some(_)) => true,
-            (Some(wanted), Some(state)) => self.takes(state.value == wanted),
+            (Some(wanted), Some(state)) => self.takes(state == wanted),
         };
-        let node = match (&self.node, view.get(&keys.node())?) {
-            (_, None) => return Ok(false),
-            (None, Some(_)) => true,
-            (Some(wanted), Some(node)) => self.takes(node.value == *wanted),
+        let node = match (&self.node, view.get(&keys.node())) {
+            (_, Ok(None)) => return false,
+            (None, Ok(Some(_)) | Err(_)) => true,
+            (Some(wanted), Ok(Some(node))) => self.takes(node.value == *wanted),
+            (Some(_), Err(_)) => self.takes(false),
         };
         let tag = match &self.tag {
             None => true,
             Some(wanted) => self.takes(view.children(&keys::domain_tags(id)).contains(wanted)),
         };
-        Ok(state && node && tag)
+        state && node && tag
     }
 }
 
@@ -81,7 +84,7 @@ pub(crate) fn list(view: &View, filter: &VmFilter) -> Result<Vec<VmId>, ApiError
     }
     let mut vms = Vec::new();
     for id in view.children(&keys::domains()) {
-        if filter.fits(view, id)? {
+        if filter.fits(view, id) {
             vms.push((record::shown_name(view, id), id));
         }
     }
@@ -91,9 +94,7 @@ pub(crate) fn list(view: &View, filter: &VmFilter) -> Result<Vec<VmId>, ApiError
 
 /// One guest.
 pub(crate) fn one(view: &View, now: SystemTime, id: VmId, parsed: &Parsed) -> Result<Vm, ApiError> {
-    let state = view
-        .get(&keys::domain(id).state())?
-        .ok_or_else(|| record::unknown(&id.to_string()))?;
+    let shown = figures(view, id, parsed)?;
     let stored = view.get(&keys::domain(id).xml()).ok().flatten();
     let xml_version = stored.as_ref().map(|stored| stored.version.0.into());
     let xml = stored.map(|stored| stored.value).unwrap_or_default();
@@ -106,16 +107,20 @@ pub(crate) fn one(view: &View, now: SystemTime, id: VmId, parsed: &Parsed) -> Re
         snapshots,
         xml: secrets::mask(&xml).into_owned(),
         xml_version,
-        ..assemble(id, state.value, &parsed.of(view, id), view)
+        ..shown
     })
 }
 
 /// One guest without its XML and its snapshots: what figures are made of.
 pub(crate) fn figures(view: &View, id: VmId, parsed: &Parsed) -> Result<Vm, ApiError> {
-    let state = view
-        .get(&keys::domain(id).state())?
-        .ok_or_else(|| record::unknown(&id.to_string()))?;
-    Ok(assemble(id, state.value, &parsed.of(view, id), view))
+    let mut unreadable = Unreadable::default();
+    let state = shown_state(view, id, &mut unreadable).ok_or_else(|| record::unknown(&id.to_string()))?;
+    Ok(assemble(id, state, unreadable, &parsed.of(view, id), view))
+}
+
+/// A guest's state; `None` if there is no such guest.
+pub(crate) fn shown_state(view: &View, id: VmId, unreadable: &mut Unreadable) -> Option<VmState> {
+    unreadable.value(view.get(&keys::domain(id).state()), VmState::Fail)
 }
 
 /// One guest, with the passwords in its XML.
@@ -169,8 +174,9 @@ fn shown_snapshot(id: VmId, name: &str, now: SystemTime, view: &View) -> VmSnaps
 }
 
 /// Puts a guest together. Nothing in here can make it vanish: what can not be read is shown as empty.
-fn assemble(id: VmId, state: VmState, read: &Read, view: &View) -> Vm {
+fn assemble(id: VmId, state: VmState, mut unreadable: Unreadable, read: &Read, view: &View) -> Vm {
     let keys = keys::domain(id);
+    let node = unreadable.known(view.get(&keys.node())).flatten();
     let guest = read.as_ref().ok();
     let stats = view
         .shown(&keys.stats(), None)
@@ -185,10 +191,7 @@ fn assemble(id: VmId, state: VmState, read: &Read, view: &View) -> Vm {
         name: record::shown_name(view, id),
         uuid: id.to_string(),
         state,
-        node: match view.get(&keys.node()) {
-            Ok(Some(node)) => node.value.to_string(),
-            Ok(None) | Err(_) => String::new(),
-        },
+        node: node.map(|node| node.value.to_string()).unwrap_or_default(),
         migrated: if last_node.is_empty() {
             "no".to_owned()
         } else {
@@ -254,6 +257,7 @@ fn assemble(id: VmId, state: VmState, read: &Read, view: &View) -> Vm {
         features: guest.map(|guest| guest.features.clone()).unwrap_or_default(),
         xml: String::new(),
         xml_version: None,
+        store_error: unreadable.text(),
         xml_error: read.as_ref().err().cloned(),
     }
 }

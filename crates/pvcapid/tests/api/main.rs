@@ -31,3 +31,4 @@ mod status;
 mod storage;
 mod tasks;
 mod unavailable;
+mod unreadable;

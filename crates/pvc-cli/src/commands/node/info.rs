@@ -59,6 +59,9 @@ fn lines(node: &Node) -> Lines {
         output::painted(node.coordinator_state.as_str()),
     );
     lines.add("Domain state", output::painted(node.domain_state.as_str()));
+    if let Some(error) = &node.store_error {
+        lines.add("Bad record", format!("\x1b[31m{error}\x1b[0m"));
+    }
     if !node.hold.is_empty() {
         lines.add("On hold", format!("\x1b[31m{}\x1b[0m", node.hold));
     }

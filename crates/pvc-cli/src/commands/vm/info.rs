@@ -57,6 +57,9 @@ fn lines(vm: &Vm) -> Lines {
     if let Some(error) = &vm.xml_error {
         lines.add("Bad XML", error);
     }
+    if let Some(error) = &vm.store_error {
+        lines.add("Bad record", error);
+    }
     lines.add("Node", &vm.node);
     match (vm.running, vm.owner.as_str()) {
         (_, "") => lines.add("Runs on", "-"),
