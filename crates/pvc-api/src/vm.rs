@@ -232,7 +232,8 @@ pub struct VmSnapshot {
     pub timestamp: String,
     /// Seconds since then.
     pub age: i64,
-    /// How the XML of then differs from that of now.
+    /// How the XML of then differs from that of now: a unified difference with one line of context, in which `+` stands before the
+    /// lines of then. Empty if they are the same, or if none was kept.
     pub xml_diff_lines: Vec<String>,
     /// The snapshots of its volumes, `pool/volume@snapshot`.
     pub rbd_snapshots: Vec<String>,

@@ -8,6 +8,7 @@
 //! * [`bmc`]: whose a node's BMC is, and what its word is good for.
 //! * [`cluster_faults`]: what is wrong with the cluster as a whole.
 //! * [`device_order`]: attaching devices to guests that run, and detaching them.
+//! * [`diff`]: the difference between two texts.
 //! * [`drain`]: emptying a node and filling it again.
 //! * [`fence`]: proving a silent node dead.
 //! * [`guest_xml`]: a guest as its libvirt XML describes it.
@@ -28,6 +29,7 @@ pub mod backup;
 pub mod bmc;
 pub mod cluster_faults;
 pub mod device_order;
+pub mod diff;
 pub mod drain;
 pub mod fence;
 pub mod guest_xml;

@@ -89,6 +89,10 @@ fn every_field_of_the_reference_is_in_the_replies() {
             .create(&snapshot.name(), &"s1".to_owned())
             .create(&snapshot.timestamp(), &"1700000000.5".to_owned())
             .create(
+                &snapshot.xml(),
+                &xml.replace("<memory unit=\"MiB\">512<", "<memory unit=\"MiB\">256<"),
+            )
+            .create(
                 &snapshot.rbd_snapshots(),
                 &pvc_common::keys::values::CommaList(vec!["vms/a@s1".to_owned()]),
             )
@@ -110,7 +114,6 @@ fn every_field_of_the_reference_is_in_the_replies() {
     let node = get(&cluster, "/node/hv1");
     check("node", &node[0]);
     assert_eq!(node[0]["health_details"][0]["data"]["load"], json!(9));
-    // The guest has no snapshot XML to compare with, so it has no differing lines.
     let mut vm = get(&cluster, "/vm/a");
     assert_eq!(
         vm[0]["disks"][0]["rd_req"],
@@ -118,8 +121,13 @@ fn every_field_of_the_reference_is_in_the_replies() {
         "joined by name, not by place"
     );
     assert_eq!(vm[0]["networks"][0]["rd_bytes"], json!(5));
-    assert_eq!(vm[0]["snapshots"][0]["xml_diff_lines"], json!([]));
-    vm[0]["snapshots"][0]["xml_diff_lines"] = json!([""]);
+    let changes = vm[0]["snapshots"][0]["xml_diff_lines"].as_array().unwrap();
+    for line in [
+        "-<memory unit=\"MiB\">512</memory>",
+        "+<memory unit=\"MiB\">256</memory>",
+    ] {
+        assert!(changes.contains(&json!(line)), "{line} is not in {changes:?}");
+    }
     vm[0]["features"] = json!([""]);
     vm[0]["node_limit"] = json!([""]);
     check("vm", &vm[0]);

@@ -6,6 +6,7 @@ use pvc_api::vm::{Vm, VmController, VmDisk, VmNetwork, VmSnapshot, VmTag, VmVnc}
 use pvc_common::keys;
 use pvc_common::keys::values::{CommaList, Json, OrNone};
 use pvc_common::mirror::View;
+use pvc_core::diff;
 use pvc_core::guest_xml::{DiskSource, GuestXml, InterfaceKind, secrets};
 use pvc_core::ids::{NodeName, TagName, VmId};
 use pvc_core::states::{MigrationMethod, NodeSelector, VmState};
@@ -98,14 +99,16 @@ pub(crate) fn one(view: &View, now: SystemTime, id: VmId, parsed: &Parsed) -> Re
     let stored = view.get(&keys::domain(id).xml()).ok().flatten();
     let xml_version = stored.as_ref().map(|stored| stored.version.0.into());
     let xml = stored.map(|stored| stored.value).unwrap_or_default();
+    // Before anything is compared with it: nothing in what is shown may tell of a secret.
+    let xml = secrets::mask(&xml).into_owned();
     let snapshots = view
         .children(&keys::domain_snapshots(id))
         .iter()
-        .map(|name| shown_snapshot(id, name, now, view))
+        .map(|name| shown_snapshot(id, name, &xml, now, view))
         .collect();
     Ok(Vm {
         snapshots,
-        xml: secrets::mask(&xml).into_owned(),
+        xml,
         xml_version,
         ..shown
     })
@@ -152,7 +155,8 @@ fn shown_tag(id: VmId, tag: &TagName, view: &View) -> VmTag {
     }
 }
 
-fn shown_snapshot(id: VmId, name: &str, now: SystemTime, view: &View) -> VmSnapshot {
+/// A snapshot; `xml` is the guest's present definition as it is shown.
+fn shown_snapshot(id: VmId, name: &str, xml: &str, now: SystemTime, view: &View) -> VmSnapshot {
     let keys = keys::domain_snapshot(id, name);
     let timestamp = view.shown(&keys.timestamp(), String::new());
     let made = timestamp
@@ -168,7 +172,11 @@ fn shown_snapshot(id: VmId, name: &str, now: SystemTime, view: &View) -> VmSnaps
             .and_then(|age| i64::try_from(age.as_secs()).ok())
             .unwrap_or(0),
         timestamp,
-        xml_diff_lines: Vec::new(),
+        xml_diff_lines: match view.get(&keys.xml()) {
+            Ok(Some(then)) => diff::unified(("current", xml), (name, &secrets::mask(&then.value)), 1),
+            // There is nothing to compare with.
+            Ok(None) | Err(_) => Vec::new(),
+        },
         rbd_snapshots: view.shown(&keys.rbd_snapshots(), CommaList(Vec::new())).0,
     }
 }

@@ -89,3 +89,44 @@ fn a_snapshot_of_an_impossible_time_is_shown() {
     assert_eq!(shown["timestamp"], json!(u64::MAX.to_string()));
     assert_eq!(shown["age"], json!(0));
 }
+
+// Who looks for the snapshot to go back to sees what it would change; but not what the password of the console was.
+#[test]
+fn a_snapshot_tells_how_its_definition_differs_without_secrets() {
+    let cluster = Cluster::start();
+    let screen = |password: &str| format!("\n<graphics type='vnc' passwd='{password}'/>\n");
+    let xml = guest_xml("a", vm_id(1), &screen("of-today"));
+    assert_eq!(define(&cluster, &xml, &[]).status, 200);
+    let then = guest_xml("a", vm_id(1), &screen("of-then"));
+    for (name, kept) in [
+        ("changed", Some(then.replace("<vcpu>2<", "<vcpu>1<"))),
+        ("same", Some(then)),
+        ("without", None),
+    ] {
+        let keys = keys::domain_snapshot(vm_id(1), name);
+        let mut txn = Txn::new()
+            .create(&keys.name(), &name.to_owned())
+            .create(&keys.timestamp(), &"1700000000".to_owned());
+        if let Some(kept) = &kept {
+            txn = txn.create(&keys.xml(), kept);
+        }
+        crate::common::commit(&cluster.store, txn);
+    }
+    let reply = get(&cluster, "/vm/a");
+    let snapshots = reply.body[0]["snapshots"].as_array().unwrap();
+    assert_eq!(
+        snapshots[0]["xml_diff_lines"],
+        json!([
+            "--- current",
+            "+++ changed",
+            "@@ -4,3 +4,3 @@",
+            " <memory unit=\"MiB\">512</memory>",
+            "-<vcpu>2</vcpu>",
+            "+<vcpu>1</vcpu>",
+            " <devices>",
+        ])
+    );
+    assert_eq!(snapshots[1]["xml_diff_lines"], json!([]), "but for the password");
+    assert_eq!(snapshots[2]["xml_diff_lines"], json!([]));
+    assert!(!reply.body.to_string().contains("of-t"), "{reply:?}");
+}
