@@ -15,7 +15,7 @@ use crate::access::{Access, Audited, AuthPolicy, audit};
 use crate::error::ApiError;
 use crate::events::Hub;
 use crate::names::NameIndex;
-use crate::reply::{Body, Replies};
+use crate::reply::{self, Body, Replies};
 use crate::vm::entries::Entries;
 use pvc_api::message::ErrorCode;
 
@@ -144,9 +144,8 @@ impl<S: Store> App<S> {
         make: impl FnOnce() -> Result<T, ApiError>,
     ) -> Result<Arc<Body>, ApiError> {
         let everything = view.branch("/");
-        self.replies.list(name, &everything, self.clock_seconds(), || {
-            self.replies.json(&make()?)
-        })
+        self.replies
+            .list(name, &everything, self.clock_seconds(), || reply::json(&make()?))
     }
 
     /// Now, in seconds since 1970, for what is written for people.

@@ -1,7 +1,7 @@
-//! Replies that are made once and sent often: lists, and single guests.
+//! Replies to reads, which are told to be unchanged by their tags (`ETag`, `If-None-Match`).
 //!
-//! A list is serialised once for the view that it shows, compressed when the first client asks for that, and told to be
-//! unchanged by its tag (`ETag`, `If-None-Match`).
+//! The lists of guests and nodes, single guests, the status and the fences are made once and sent often: serialised once for the
+//! view that they show, and compressed when the first client asks for that. All others are made for each request.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -9,13 +9,13 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use actix_web::body::SizedStream;
+use actix_web::body::{BoxBody, SizedStream};
 use actix_web::http::StatusCode;
 use actix_web::http::header::{
     ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, ContentType, ETAG, HeaderValue, IF_NONE_MATCH, VARY,
 };
 use actix_web::web::{Bytes, BytesMut};
-use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder};
+use actix_web::{HttpRequest, HttpResponse, HttpResponseBuilder, Responder, ResponseError as _};
 use futures::stream;
 use pvc_common::mirror::Branch;
 use serde::Serialize;
@@ -306,13 +306,30 @@ impl Replies {
         });
         Ok(body)
     }
+}
 
-    /// A body of that value.
-    ///
-    /// # Errors
-    /// When it can not be written as JSON.
-    pub(crate) fn json(&self, value: &impl Serialize) -> Result<Body, ApiError> {
-        Ok(Body::new(to_json(value)?, self.tag(self.next_serial())))
+/// A body of that value, whose tag says what is in it: who has the same has it from whichever daemon.
+///
+/// # Errors
+/// When it can not be written as JSON.
+pub(crate) fn json(value: &impl Serialize) -> Result<Body, ApiError> {
+    let text = to_json(value)?;
+    let sum: String = blake3::hash(&text).to_hex().chars().take(20).collect();
+    Ok(Body::new(text, format!("W/\"{sum}\"")))
+}
+
+/// What a route shows, which is made for each request: it has a tag too, so that a client that has it is not sent it again.
+#[derive(Debug)]
+pub(crate) struct Shown<T>(pub(crate) T);
+
+impl<T: Serialize> Responder for Shown<T> {
+    type Body = BoxBody;
+
+    fn respond_to(self, request: &HttpRequest) -> HttpResponse {
+        match json(&self.0) {
+            Ok(body) => body.answer(request),
+            Err(error) => error.error_response(),
+        }
     }
 }
 
@@ -378,7 +395,7 @@ mod tests {
         let replies = Replies::new();
         let view = pvc_common::mirror::View::default();
         let branch = view.branch("/domains");
-        let text = |text: &'static str| replies.json(&text);
+        let text = |text: &'static str| json(&text);
         let first = replies.list("vm", &branch, 1, || text("one")).unwrap();
         let again = replies
             .list("vm", &branch, 1, || text("never asked for"))

@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::extract::{self, Params};
 use crate::fault::{self, SortKey};
+use crate::reply::Shown;
 
 /// Adds these routes.
 pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
@@ -64,7 +65,7 @@ pub(crate) async fn list<S: Store>(
     Params(params): Params<ListParams>,
 ) -> Result<impl Responder, ApiError> {
     let sort_key = params.sort_key.unwrap_or_default();
-    Ok(web::Json(fault::list(&app.view()?, sort_key)))
+    Ok(Shown(fault::list(&app.view()?, sort_key)))
 }
 
 /// Acknowledges all faults: they lower the health no more.
@@ -111,7 +112,7 @@ pub(crate) async fn show<S: Store>(
     id: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
     let found = fault::one(&app.view()?, &id)?;
-    Ok(web::Json(Vec::from_iter(found)))
+    Ok(Shown(Vec::from_iter(found)))
 }
 
 /// Acknowledges a fault: it lowers the health no more.

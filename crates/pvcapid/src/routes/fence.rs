@@ -13,6 +13,7 @@ use crate::access::Caller;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::extract::Params;
+use crate::reply::Shown;
 use crate::{fence, node};
 
 /// Adds these routes.
@@ -67,7 +68,7 @@ pub(crate) async fn show<S: Store>(
     name: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
     let name = node::parse_name(&name)?;
-    Ok(web::Json(fence::one(&app.view()?, &name)?))
+    Ok(Shown(fence::one(&app.view()?, &name)?))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

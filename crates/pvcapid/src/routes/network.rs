@@ -14,6 +14,7 @@ use crate::error::ApiError;
 use crate::extract::{self, Params};
 use crate::filter::NameFilter;
 use crate::network::{self, LeaseKind};
+use crate::reply::Shown;
 
 /// Adds these routes.
 pub(crate) fn configure<S: Store>(services: &mut web::ServiceConfig) {
@@ -109,7 +110,7 @@ pub(crate) async fn list<S: Store>(
     Params(params): Params<ListParams>,
 ) -> Result<impl Responder, ApiError> {
     let limit = NameFilter::parse(params.limit.as_deref())?;
-    Ok(web::Json(network::list(&app.view()?, limit.as_ref())?))
+    Ok(Shown(network::list(&app.view()?, limit.as_ref())?))
 }
 
 /// One network, as a list of one.
@@ -128,7 +129,7 @@ pub(crate) async fn show<S: Store>(
     app: web::Data<App<S>>,
     vni: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
-    Ok(web::Json([network::one(&app.view()?, &vni)?]))
+    Ok(Shown([network::one(&app.view()?, &vni)?]))
 }
 
 /// The addresses that a network has given out, and those it keeps for one MAC address.
@@ -155,7 +156,7 @@ pub(crate) async fn leases<S: Store>(
         Some(false) | None => LeaseKind::All,
     };
     let found = network::leases(&app.view()?, &vni, kind, limit.as_ref())?;
-    Ok(web::Json(found))
+    Ok(Shown(found))
 }
 
 /// The addresses of one MAC address.
@@ -176,7 +177,7 @@ pub(crate) async fn lease<S: Store>(
     path: web::Path<(String, String)>,
 ) -> Result<impl Responder, ApiError> {
     let (vni, mac) = path.into_inner();
-    Ok(web::Json(network::lease(&app.view()?, &vni, &mac)?))
+    Ok(Shown(network::lease(&app.view()?, &vni, &mac)?))
 }
 
 /// The firewall rules of a network, in their order.
@@ -199,7 +200,7 @@ pub(crate) async fn acls<S: Store>(
 ) -> Result<impl Responder, ApiError> {
     let limit = NameFilter::parse(params.limit.as_deref())?;
     let found = network::rules(&app.view()?, &vni, params.direction, limit.as_ref())?;
-    Ok(web::Json(found))
+    Ok(Shown(found))
 }
 
 /// The firewall rules of a network that have this description: one for each direction at most.
@@ -220,7 +221,7 @@ pub(crate) async fn acl<S: Store>(
     path: web::Path<(String, String)>,
 ) -> Result<impl Responder, ApiError> {
     let (vni, description) = path.into_inner();
-    Ok(web::Json(network::rule(&app.view()?, &vni, &description)?))
+    Ok(Shown(network::rule(&app.view()?, &vni, &description)?))
 }
 
 /// Nothing: here for completeness, as in PVC 1.0.3.
@@ -253,7 +254,7 @@ pub(crate) async fn pfs<S: Store>(
     app: web::Data<App<S>>,
     Params(params): Params<PfParams>,
 ) -> Result<impl Responder, ApiError> {
-    Ok(web::Json(network::sriov_pfs(&app.view()?, &params.node)?))
+    Ok(Shown(network::sriov_pfs(&app.view()?, &params.node)?))
 }
 
 /// The physical SR-IOV functions of a node.
@@ -272,7 +273,7 @@ pub(crate) async fn pfs_of_node<S: Store>(
     app: web::Data<App<S>>,
     node: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
-    Ok(web::Json(network::sriov_pfs(&app.view()?, &node)?))
+    Ok(Shown(network::sriov_pfs(&app.view()?, &node)?))
 }
 
 /// The virtual SR-IOV functions of a node.
@@ -293,7 +294,7 @@ pub(crate) async fn vfs<S: Store>(
     Params(params): Params<VfParams>,
 ) -> Result<impl Responder, ApiError> {
     let found = network::sriov_vfs(&app.view()?, &params.node, params.pf.as_deref())?;
-    Ok(web::Json(found))
+    Ok(Shown(found))
 }
 
 /// The virtual SR-IOV functions of a node.
@@ -315,7 +316,7 @@ pub(crate) async fn vfs_of_node<S: Store>(
     Params(params): Params<VfOfNodeParams>,
 ) -> Result<impl Responder, ApiError> {
     let found = network::sriov_vfs(&app.view()?, &node, params.pf.as_deref())?;
-    Ok(web::Json(found))
+    Ok(Shown(found))
 }
 
 /// One virtual SR-IOV function, as a list of one.
@@ -336,5 +337,5 @@ pub(crate) async fn vf<S: Store>(
     path: web::Path<(String, String)>,
 ) -> Result<impl Responder, ApiError> {
     let (node, vf) = path.into_inner();
-    Ok(web::Json([network::sriov_vf(&app.view()?, &node, &vf)?]))
+    Ok(Shown([network::sriov_vf(&app.view()?, &node, &vf)?]))
 }

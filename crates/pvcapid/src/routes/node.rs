@@ -17,6 +17,7 @@ use crate::error::ApiError;
 use crate::extract::{self, Params};
 use crate::filter::NameFilter;
 use crate::node::{self, NodeFilter};
+use crate::reply::{self, Shown};
 use crate::vm::state::Reply;
 
 /// Adds these routes.
@@ -99,7 +100,7 @@ pub(crate) async fn list<S: Store>(
     let body = if filter.takes_all() {
         app.list("node", &view, nodes)?
     } else {
-        Arc::new(app.replies.json(&nodes()?)?)
+        Arc::new(reply::json(&nodes()?)?)
     };
     Ok(body.answer(&request))
 }
@@ -122,7 +123,7 @@ pub(crate) async fn show<S: Store>(
 ) -> Result<impl Responder, ApiError> {
     let name = node::parse_name(&name)?;
     let found = node::one(&app.view()?, &name)?;
-    Ok(web::Json([found]))
+    Ok(Shown([found]))
 }
 
 /// How a node's agent is.
@@ -143,7 +144,7 @@ pub(crate) async fn daemon_state<S: Store>(
 ) -> Result<impl Responder, ApiError> {
     let name = node::parse_name(&name)?;
     let daemon_state = node::daemon_state(&app.view()?, &name)?;
-    Ok(web::Json(NodeDaemonState {
+    Ok(Shown(NodeDaemonState {
         name: name.to_string(),
         daemon_state,
     }))
@@ -167,7 +168,7 @@ pub(crate) async fn coordinator_state<S: Store>(
 ) -> Result<impl Responder, ApiError> {
     let name = node::parse_name(&name)?;
     let coordinator_state = node::coordinator_state(&app.view()?, &name)?;
-    Ok(web::Json(NodeCoordinatorState {
+    Ok(Shown(NodeCoordinatorState {
         name: name.to_string(),
         coordinator_state,
     }))
@@ -243,7 +244,7 @@ pub(crate) async fn domain_state<S: Store>(
 ) -> Result<impl Responder, ApiError> {
     let name = node::parse_name(&name)?;
     let (domain_state, report) = drain::progress(&app.view()?, &name)?;
-    Ok(web::Json(NodeDomainState {
+    Ok(Shown(NodeDomainState {
         name: name.to_string(),
         domain_state,
         drain: report.map(drain::shown),
@@ -340,7 +341,7 @@ pub(crate) async fn log<S: Store>(
     let name = node::parse_name(&name)?;
     let lines = params.lines.unwrap_or(LOG_LINES);
     let data = app.promptly(node::log(&app, &name, lines)).await?;
-    Ok(web::Json(NodeLog {
+    Ok(Shown(NodeLog {
         name: name.to_string(),
         data,
     }))

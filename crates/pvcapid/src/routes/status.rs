@@ -15,6 +15,7 @@ use crate::access::Caller;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::extract::{self, Params};
+use crate::reply::Shown;
 use crate::{adopt, node, status};
 
 /// Adds these routes.
@@ -121,7 +122,7 @@ pub(crate) async fn primary_node<S: Store>(app: web::Data<App<S>>) -> Result<Htt
     )
 )]
 pub(crate) async fn show_adoption<S: Store>(app: web::Data<App<S>>) -> Result<impl Responder, ApiError> {
-    Ok(web::Json(adopt::show(&app.view()?)?))
+    Ok(Shown(adopt::show(&app.view()?)?))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]

@@ -12,6 +12,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::extract::Params;
 use crate::filter::NameFilter;
+use crate::reply::Shown;
 use crate::storage::{self, SnapshotFilter, Text};
 
 /// Adds these routes.
@@ -106,7 +107,7 @@ pub(crate) async fn ceph() -> impl Responder {
     )
 )]
 pub(crate) async fn status<S: Store>(app: web::Data<App<S>>) -> Result<impl Responder, ApiError> {
-    Ok(web::Json(storage::text(&app.view()?, Text::Status)))
+    Ok(Shown(storage::text(&app.view()?, Text::Status)))
 }
 
 /// The utilization of the storage cluster, as Ceph prints it.
@@ -120,7 +121,7 @@ pub(crate) async fn status<S: Store>(app: web::Data<App<S>>) -> Result<impl Resp
     )
 )]
 pub(crate) async fn utilization<S: Store>(app: web::Data<App<S>>) -> Result<impl Responder, ApiError> {
-    Ok(web::Json(storage::text(&app.view()?, Text::Utilization)))
+    Ok(Shown(storage::text(&app.view()?, Text::Utilization)))
 }
 
 /// The OSDs that fit.
@@ -140,7 +141,7 @@ pub(crate) async fn osds<S: Store>(
     Params(params): Params<ListParams>,
 ) -> Result<impl Responder, ApiError> {
     let limit = NameFilter::parse(params.limit.as_deref())?;
-    Ok(web::Json(storage::osds(&app.view()?, limit.as_ref())?))
+    Ok(Shown(storage::osds(&app.view()?, limit.as_ref())?))
 }
 
 /// One OSD, as a list of one.
@@ -159,7 +160,7 @@ pub(crate) async fn osd<S: Store>(
     app: web::Data<App<S>>,
     id: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
-    Ok(web::Json([storage::osd(&app.view()?, &id)?]))
+    Ok(Shown([storage::osd(&app.view()?, &id)?]))
 }
 
 /// Whether an OSD takes part.
@@ -179,7 +180,7 @@ pub(crate) async fn osd_state<S: Store>(
     id: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
     let osd = storage::osd(&app.view()?, &id)?;
-    Ok(web::Json(storage::osd_state(&osd)))
+    Ok(Shown(storage::osd_state(&osd)))
 }
 
 /// The pools that fit.
@@ -199,7 +200,7 @@ pub(crate) async fn pools<S: Store>(
     Params(params): Params<ListParams>,
 ) -> Result<impl Responder, ApiError> {
     let limit = NameFilter::parse(params.limit.as_deref())?;
-    Ok(web::Json(storage::pools(&app.view()?, limit.as_ref())?))
+    Ok(Shown(storage::pools(&app.view()?, limit.as_ref())?))
 }
 
 /// One pool, as a list of one.
@@ -218,7 +219,7 @@ pub(crate) async fn pool<S: Store>(
     app: web::Data<App<S>>,
     name: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
-    Ok(web::Json([storage::pool(&app.view()?, &name)?]))
+    Ok(Shown([storage::pool(&app.view()?, &name)?]))
 }
 
 /// The volumes that fit.
@@ -240,7 +241,7 @@ pub(crate) async fn volumes<S: Store>(
     let limit = NameFilter::parse(params.limit.as_deref())?;
     let pool = params.pool.as_deref().filter(|pool| !pool.is_empty());
     let found = storage::volumes(&app.view()?, pool, limit.as_ref())?;
-    Ok(web::Json(found))
+    Ok(Shown(found))
 }
 
 /// One volume, as a list of one.
@@ -261,7 +262,7 @@ pub(crate) async fn volume<S: Store>(
     path: web::Path<(String, String)>,
 ) -> Result<impl Responder, ApiError> {
     let (pool, volume) = path.into_inner();
-    Ok(web::Json([storage::volume(&app.view()?, &pool, &volume)?]))
+    Ok(Shown([storage::volume(&app.view()?, &pool, &volume)?]))
 }
 
 /// The snapshots of volumes that fit.
@@ -285,7 +286,7 @@ pub(crate) async fn snapshots<S: Store>(
         volume: params.volume.filter(|volume| !volume.is_empty()),
         name: NameFilter::parse(params.limit.as_deref())?,
     };
-    Ok(web::Json(storage::snapshots(&app.view()?, &filter)?))
+    Ok(Shown(storage::snapshots(&app.view()?, &filter)?))
 }
 
 /// One snapshot of a volume, as a list of one.
@@ -308,5 +309,5 @@ pub(crate) async fn snapshot<S: Store>(
 ) -> Result<impl Responder, ApiError> {
     let (pool, volume, snapshot) = path.into_inner();
     let found = storage::snapshot(&app.view()?, &pool, &volume, &snapshot)?;
-    Ok(web::Json([found]))
+    Ok(Shown([found]))
 }

@@ -9,6 +9,7 @@ use utoipa::OpenApi;
 use super::resource;
 use crate::app::App;
 use crate::error::ApiError;
+use crate::reply::Shown;
 use crate::task;
 
 /// Adds these routes.
@@ -37,7 +38,7 @@ pub(crate) struct Document;
     )
 )]
 pub(crate) async fn list<S: Store>(app: web::Data<App<S>>) -> Result<impl Responder, ApiError> {
-    Ok(web::Json(task::list(&app.view()?)))
+    Ok(Shown(task::list(&app.view()?)))
 }
 
 /// How far a task is.
@@ -56,5 +57,5 @@ pub(crate) async fn show<S: Store>(
     app: web::Data<App<S>>,
     id: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
-    Ok(web::Json(task::one(&app.view()?, &id)?))
+    Ok(Shown(task::one(&app.view()?, &id)?))
 }

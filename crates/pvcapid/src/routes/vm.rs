@@ -23,6 +23,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::extract::{self, Params};
 use crate::filter::NameFilter;
+use crate::reply::Shown;
 use crate::unavailable;
 use crate::vm::define::{Apply, Definition, Modification};
 use crate::vm::list::{Sense, VmFilter};
@@ -474,7 +475,7 @@ pub(crate) async fn state<S: Store>(
     vm: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
     let record = read(&app, &vm)?;
-    Ok(web::Json(VmStateReply {
+    Ok(Shown(VmStateReply {
         name: record.name.to_string(),
         state: record.state.value,
     }))
@@ -550,7 +551,7 @@ pub(crate) async fn node<S: Store>(
     vm: web::Path<String>,
 ) -> Result<impl Responder, ApiError> {
     let record = read(&app, &vm)?;
-    Ok(web::Json(VmNodeReply {
+    Ok(Shown(VmNodeReply {
         name: record.name.to_string(),
         node: record.node.value.to_string(),
         last_node: record
@@ -642,7 +643,7 @@ pub(crate) async fn meta<S: Store>(
 ) -> Result<impl Responder, ApiError> {
     let view = app.view()?;
     let found = meta::show(&view, record::find_in(&app, &view, &vm)?)?;
-    Ok(web::Json(found))
+    Ok(Shown(found))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -782,5 +783,5 @@ pub(crate) async fn show_locks<S: Store>(
 ) -> Result<impl Responder, ApiError> {
     let view = app.view()?;
     let found = locks::show(&view, record::find_in(&app, &view, &vm)?)?;
-    Ok(web::Json(found))
+    Ok(Shown(found))
 }

@@ -14,6 +14,7 @@ use crate::access::Caller;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::extract::{self, Params};
+use crate::reply::Shown;
 use crate::vm::tags::Protection;
 use crate::vm::{By, console, devices, record, rename, tags};
 
@@ -64,7 +65,7 @@ pub(crate) async fn show_tags<S: Store>(
 ) -> Result<impl Responder, ApiError> {
     let view = app.view()?;
     let found = tags::show(&view, record::find_in(&app, &view, &vm)?)?;
-    Ok(web::Json(found))
+    Ok(Shown(found))
 }
 
 #[derive(Debug, Deserialize)]
@@ -261,7 +262,7 @@ pub(crate) async fn show_device<S: Store>(
 ) -> Result<impl Responder, ApiError> {
     let view = app.view()?;
     let found = devices::show(&view, record::find_in(&app, &view, &vm)?)?;
-    Ok(web::Json(found))
+    Ok(Shown(found))
 }
 
 #[derive(Debug, Deserialize, IntoParams)]
@@ -298,5 +299,5 @@ pub(crate) async fn console<S: Store>(
             console::show(&app.store, id, lines).await
         })
         .await?;
-    Ok(web::Json(found))
+    Ok(Shown(found))
 }

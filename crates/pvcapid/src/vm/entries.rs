@@ -67,6 +67,16 @@ pub(crate) struct Entries {
     all: Mutex<All>,
     /// What their XML says.
     pub(crate) parsed: Parsed,
+    /// All guests, as a long list showed them last.
+    long: Mutex<Option<Long>>,
+}
+
+#[derive(Debug)]
+struct Long {
+    guests: Branch,
+    serial: u64,
+    /// Some of it shows an age.
+    timed: bool,
 }
 
 #[derive(Debug, Default)]
@@ -143,6 +153,31 @@ impl Entries {
         Ok(Body::list(elements, replies.tag(tag)))
     }
 
+    /// The tag of a list that is made while it is sent: another as soon as anything of any guest is another.
+    fn long_tag(&self, replies: &Replies, view: &View, now: SystemTime) -> String {
+        let guests = view.branch(keys::domains().path());
+        let mut long = self.long.lock().unwrap_or_else(PoisonError::into_inner);
+        let (serial, timed) = match &*long {
+            Some(long) if long.guests.is_same(&guests) => (long.serial, long.timed),
+            Some(_) | None => {
+                let has_snapshots = |id: &VmId| view.branch(keys::domain(*id).snapshots().path()).count() > 0;
+                let timed = view.children(&keys::domains()).iter().any(has_snapshots);
+                let serial = replies.next_serial();
+                *long = Some(Long {
+                    guests,
+                    serial,
+                    timed,
+                });
+                (serial, timed)
+            }
+        };
+        if timed {
+            replies.tag(format_args!("l{serial}-{}", second(now)))
+        } else {
+            replies.tag(format_args!("l{serial}"))
+        }
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, All> {
         // Nothing is ever half done under this lock.
         self.all.lock().unwrap_or_else(PoisonError::into_inner)
@@ -177,11 +212,11 @@ pub(crate) fn streamed<S: Store>(
     guests: Vec<VmId>,
     request: &HttpRequest,
 ) -> HttpResponse {
-    let tag = app.replies.tag(format_args!("v{}", view.number()));
+    let now = app.clock.wall();
+    let tag = app.entries.long_tag(&app.replies, &view, now);
     if reply::has(request, &tag) {
         return reply::unchanged(&tag);
     }
-    let now = app.clock.wall();
     let pieces: Vec<Vec<VmId>> = guests.chunks(AT_ONCE).map(<[VmId]>::to_vec).collect();
     let (last, count) = (pieces.len().saturating_sub(1), pieces.len());
     let pieces = pieces.into_iter().zip(0..count).map(move |(piece, place)| {
