@@ -3,10 +3,12 @@
 use pvc_api::{API_KEY_HEADER, PREFIX};
 use pvc_core::access::Role;
 use utoipa::OpenApi;
-use utoipa::openapi::path::Operation;
+use utoipa::openapi::path::{Operation, Parameter, ParameterIn};
+use utoipa::openapi::request_body::RequestBodyBuilder;
+use utoipa::openapi::schema::{ObjectBuilder, Schema};
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::server::Server;
-use utoipa::openapi::{ContentBuilder, Ref, ResponseBuilder};
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, Required, ResponseBuilder};
 
 use crate::access::SESSION_COOKIE;
 use crate::routes;
@@ -25,6 +27,9 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
     let session = SecurityScheme::ApiKey(ApiKey::Cookie(ApiKeyValue::new(SESSION_COOKIE)));
     components.add_security_scheme("session", session);
     for item in document.paths.paths.values_mut() {
+        for operation in [&mut item.put, &mut item.post].into_iter().flatten() {
+            send_in_body(operation);
+        }
         let operations = [
             &mut item.get,
             &mut item.put,
@@ -38,6 +43,61 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
         }
     }
     document
+}
+
+/// Says that what changes something is sent in a form in the body. Handlers take parameters from there and from the query, where
+/// clients of PVC 1.0.3 put them; but a client that is made from the description must not write passwords and tokens into URLs,
+/// which stand in logs, and XML does not fit there.
+fn send_in_body(operation: &mut Operation) {
+    let Some(parameters) = operation.parameters.take() else {
+        return;
+    };
+    let (mut form, mut is_required) = (ObjectBuilder::new(), Required::False);
+    let mut rest = Vec::new();
+    let mut is_empty = true;
+    for parameter in parameters {
+        match parameter {
+            RefOr::T(parameter) if parameter.parameter_in == ParameterIn::Query => {
+                is_empty = false;
+                if parameter.required == Required::True {
+                    form = form.required(parameter.name.clone());
+                    is_required = Required::True;
+                }
+                form = form.property(parameter.name.clone(), described(parameter));
+            }
+            other @ (RefOr::T(_) | RefOr::Ref(_)) => rest.push(other),
+        }
+    }
+    operation.parameters = (!rest.is_empty()).then_some(rest);
+    if is_empty {
+        return;
+    }
+    let body = RequestBodyBuilder::new()
+        .description(Some(
+            "Also taken from the query, as by PVC 1.0.3; secrets do not belong there",
+        ))
+        .required(Some(is_required))
+        .content(
+            "application/x-www-form-urlencoded",
+            ContentBuilder::new().schema(Some(form.build())).build(),
+        );
+    operation.request_body = Some(body.build().into());
+}
+
+/// The schema of a parameter, with the description of the parameter.
+fn described(parameter: Parameter) -> RefOr<Schema> {
+    let mut schema = parameter.schema.unwrap_or_default();
+    match &mut schema {
+        RefOr::Ref(found) => found.description = parameter.description.unwrap_or_default(),
+        RefOr::T(Schema::Array(found)) => found.description = parameter.description,
+        RefOr::T(Schema::Object(found)) => found.description = parameter.description,
+        RefOr::T(Schema::OneOf(found)) => found.description = parameter.description,
+        RefOr::T(Schema::AllOf(found)) => found.description = parameter.description,
+        RefOr::T(Schema::AnyOf(found)) => found.description = parameter.description,
+        // A kind of schema that a later release of the library may have.
+        RefOr::T(_) => {}
+    }
+    schema
 }
 
 /// Whoever has a session may do what one who has a token of his role may.

@@ -47,3 +47,38 @@ fn the_description_can_be_asked_for() {
     let document: Value = serde_json::from_str(&pvcapid::openapi().unwrap()).unwrap();
     assert_eq!(asked.body, document);
 }
+
+// A client that is made from the description would log in with `/login?password=...`, and URLs stand in the logs of proxies.
+#[test]
+fn what_changes_something_is_sent_in_the_body() {
+    let document: Value = serde_json::from_str(&pvcapid::openapi().unwrap()).unwrap();
+    let mut forms = 0;
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let declared = operation["parameters"].as_array().into_iter().flatten();
+            for parameter in declared.filter(|parameter| parameter["in"] == "query") {
+                let name = parameter["name"].as_str().unwrap();
+                assert!(matches!(&**method, "get" | "delete"), "{method} {path}: {name}");
+                assert!(
+                    !["password", "token", "cluster_data"].contains(&name),
+                    "{path}: {name}"
+                );
+            }
+            forms += usize::from(operation["requestBody"].is_object());
+        }
+    }
+    assert!(forms > 20, "{forms}");
+    let body = &document["paths"]["/login"]["post"]["requestBody"];
+    let form = &body["content"]["application/x-www-form-urlencoded"]["schema"];
+    assert!(
+        form["properties"]["password"]["description"].is_string(),
+        "{body}"
+    );
+    let body = &document["paths"]["/vm"]["post"]["requestBody"];
+    assert_eq!(body["required"], true);
+    let form = &body["content"]["application/x-www-form-urlencoded"]["schema"];
+    assert!(
+        form["required"].as_array().unwrap().contains(&json!("xml")),
+        "{body}"
+    );
+}

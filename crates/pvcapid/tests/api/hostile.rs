@@ -11,7 +11,7 @@ use serde_json::Value;
 use ureq::Agent;
 
 use crate::client::{agent, ask_with, define, get};
-use crate::common::{Cluster, TOKEN, commit, guest_xml, node, vm_id};
+use crate::common::{Cluster, TOKEN, commit, guest_xml, node, parameters, vm_id};
 
 /// Values that programs have stumbled over.
 const HOSTILE: [&str; 14] = [
@@ -43,13 +43,13 @@ fn operations() -> Vec<Operation> {
     let mut operations = Vec::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
-            let parameters = operation["parameters"].as_array().into_iter().flatten();
             operations.push(Operation {
                 method: method.to_uppercase(),
                 path: path.clone(),
-                parameters: parameters
-                    .filter(|parameter| parameter["in"] == "query")
-                    .map(|parameter| parameter["name"].as_str().unwrap().to_owned())
+                parameters: parameters(operation)
+                    .into_iter()
+                    .map(|(name, _)| name)
+                    .filter(|name| !path.contains(&format!("{{{name}}}")))
                     .collect(),
             });
         }

@@ -352,6 +352,29 @@ pub(crate) fn vm_id(last: u8) -> VmId {
         .unwrap()
 }
 
+/// The parameters that the description declares for an operation, in its path, its query or its form, and whether each is required.
+pub(crate) fn parameters(operation: &serde_json::Value) -> Vec<(String, bool)> {
+    let declared = operation["parameters"].as_array().into_iter().flatten();
+    let mut parameters: Vec<(String, bool)> = declared
+        .map(|parameter| {
+            let name = parameter["name"].as_str().unwrap().to_owned();
+            (name, parameter["required"].as_bool().unwrap_or(false))
+        })
+        .collect();
+    let form = &operation["requestBody"]["content"]["application/x-www-form-urlencoded"]["schema"];
+    let required = form["required"].as_array();
+    for name in form["properties"]
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(name, _)| name)
+    {
+        let is_required = required.is_some_and(|required| required.iter().any(|one| one == name));
+        parameters.push((name.clone(), is_required));
+    }
+    parameters
+}
+
 /// The volumes that a guest's record names.
 pub(crate) fn volumes(cluster: &Cluster, vm: VmId) -> Vec<String> {
     let CommaList(volumes) = cluster.value(&keys::domain(vm).volumes());
