@@ -1,8 +1,11 @@
-//! What every request gets: an identity and a line in the log.
+//! What every request gets: an identity, a line in the log, and no body in the answer if it is a `HEAD`.
 
+use std::convert::Infallible;
 use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
-use actix_web::body::{EitherBody, MessageBody};
+use actix_web::body::{BodySize, EitherBody, MessageBody};
 use actix_web::dev::{ServiceRequest, ServiceResponse};
 use actix_web::http::header::{AGE, HeaderName, HeaderValue};
 use actix_web::http::{Method, StatusCode};
@@ -26,9 +29,31 @@ pub(crate) fn current_id() -> String {
     REQUEST_ID.try_with(Clone::clone).unwrap_or_default()
 }
 
+/// A body of which only the length is told.
+#[derive(Debug)]
+pub(crate) struct Withheld(BodySize);
+
+impl MessageBody for Withheld {
+    type Error = Infallible;
+
+    fn size(&self) -> BodySize {
+        self.0
+    }
+
+    fn poll_next(
+        self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<web::Bytes, Infallible>>> {
+        Poll::Ready(None)
+    }
+}
+
 /// Gives each request an identity, which its log lines and its reply carry, and logs its end.
+///
+/// A `HEAD` goes on as a `GET`: so whatever can be looked at answers it, with the same checks, and there is no second table of
+/// routes that could differ from the first. What the answer would hold is dropped here, unsent: some have no end.
 pub(crate) async fn trace<B>(
-    req: ServiceRequest,
+    mut req: ServiceRequest,
     next: Next<B>,
 ) -> Result<ServiceResponse<impl MessageBody>, Error>
 where
@@ -42,6 +67,9 @@ where
         .take(12)
         .collect();
     let method = req.method().clone();
+    if method == Method::HEAD {
+        req.head_mut().method = Method::GET;
+    }
     // Never the query: it may hold what nobody should find in a log.
     let path = req.path().to_owned();
     let peer = req
@@ -56,6 +84,9 @@ where
     scoped(id.clone(), async move {
         let result = next.call(req).await;
         let mut response = match result {
+            Ok(response) if method == Method::HEAD => {
+                response.map_body(|_, body| EitherBody::right(Withheld(body.size())))
+            }
             Ok(response) => response.map_into_left_body(),
             Err(error) => return Err(error),
         };
@@ -72,12 +103,7 @@ where
         let took = clock.now().since(begun);
         if let Some(instruments) = instruments {
             let route = response.request().match_pattern();
-            instruments.answered(
-                response.request().method().as_str(),
-                route,
-                response.status().as_u16(),
-                took,
-            );
+            instruments.answered(method.as_str(), route, response.status().as_u16(), took);
         }
         drop(under_way);
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -88,7 +114,7 @@ where
             took_ms,
             "request answered"
         );
-        Ok::<ServiceResponse<EitherBody<B>>, Error>(response)
+        Ok::<ServiceResponse<EitherBody<B, Withheld>>, Error>(response)
     })
     .instrument(span)
     .await

@@ -5,8 +5,8 @@ use std::time::Duration;
 use pvc_core::access::Role;
 use serde_json::{Value, json};
 
-use crate::client::{agent, ask_with, get};
-use crate::common::{Cluster, OPERATOR_TOKEN, TOKEN, VIEWER_TOKEN};
+use crate::client::{agent, ask_with, define, get};
+use crate::common::{Cluster, OPERATOR_TOKEN, TOKEN, VIEWER_TOKEN, guest_xml, vm_id};
 
 #[test]
 fn only_what_was_open_in_the_reference_is_answered_without_a_token() {
@@ -169,4 +169,56 @@ fn somebody_unknown_can_not_send_much() {
     let token = "x".repeat(9000);
     let reply = ask_with(&cluster, "", "POST", "/login", Some(&[("token", &token)]));
     assert_eq!(reply.status, 413, "{reply:?}");
+}
+
+// Load balancers and monitors ask with HEAD, as `curl -I` does. Where it was refused they took the daemon for dead; where it went past
+// the checks of GET it would tell who has no token what there is.
+#[test]
+fn head_is_answered_as_get_without_the_body() {
+    let cluster = Cluster::start();
+    assert_eq!(define(&cluster, &guest_xml("a", vm_id(1), ""), &[]).status, 200);
+    let agent = agent();
+    let ask = |method: &str, path: &str, token: &str| {
+        let request = ureq::http::Request::builder()
+            .method(method)
+            .uri(format!("{}{path}", cluster.url()))
+            .header("X-Api-Key", token);
+        let mut response = agent.run(request.body(()).unwrap()).unwrap();
+        let header = |name: &str| {
+            let value = response.headers().get(name);
+            value.map(|value| value.to_str().unwrap().to_owned())
+        };
+        let (length, tag) = (header("Content-Length"), header("ETag"));
+        let status = response.status().as_u16();
+        // An event stream has no end.
+        let body = if method == "HEAD" || !path.ends_with("/events") {
+            response.body_mut().read_to_string().unwrap()
+        } else {
+            String::new()
+        };
+        (status, length, tag, body)
+    };
+    for (path, token, status) in [
+        ("/healthz", "", 200),
+        ("/readyz", "", 200),
+        ("/api/v1/metrics/health", "", 200),
+        ("/api/v1/vm", "", 401),
+        ("/api/v1/vm", VIEWER_TOKEN, 200),
+        ("/api/v1/vm/a", VIEWER_TOKEN, 200),
+        ("/api/v1/vm/none", VIEWER_TOKEN, 404),
+        ("/api/v1/audit", VIEWER_TOKEN, 403),
+        ("/api/v1/vm/a/rename", OPERATOR_TOKEN, 405),
+        ("/api/v1/events", VIEWER_TOKEN, 200),
+    ] {
+        let (found, length, tag, body) = ask("HEAD", path, token);
+        assert_eq!((found, &*body), (status, ""), "{path}");
+        let whole = ask("GET", path, token);
+        assert_eq!((found, &tag), (whole.0, &whole.2), "{path}");
+        if status == 200 && path.starts_with("/api/v1/vm") {
+            assert!(tag.is_some(), "{path}");
+            assert_eq!(length, Some(whole.3.len().to_string()), "{path}");
+        }
+    }
+    let text = ask("GET", "/api/v1/metrics/daemon", "").3;
+    assert!(text.contains("method=\"HEAD\",route=\"/healthz\"} 1"), "{text}");
 }
