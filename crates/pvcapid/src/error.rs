@@ -1,6 +1,6 @@
 //! What a request that is not carried out is answered with.
 
-use actix_web::http::header::RETRY_AFTER;
+use actix_web::http::header::{ALLOW, RETRY_AFTER};
 use actix_web::http::{Method, StatusCode};
 use actix_web::{HttpResponse, ResponseError};
 use pvc_api::PREFIX;
@@ -21,6 +21,8 @@ pub struct ApiError {
     pub message: String,
     /// In how many seconds the client may try again, if that is known.
     pub retry_after_seconds: Option<u64>,
+    /// The methods that the path has, where it is asked for with another one.
+    pub allow: Option<String>,
 }
 
 impl ApiError {
@@ -30,6 +32,7 @@ impl ApiError {
             code,
             message: message.into(),
             retry_after_seconds: None,
+            allow: None,
         }
     }
 
@@ -54,15 +57,22 @@ impl ApiError {
         ApiError::not_found(format!("There is no route {path}; routes begin with {PREFIX}/"))
     }
 
-    /// The route is not for that method.
-    pub fn no_method(method: &Method, path: &str) -> ApiError {
+    /// The route is not for that method but for those, if it is known for which.
+    pub fn no_method(method: &Method, path: &str, allow: Option<String>) -> ApiError {
         if let Some(error) = ApiError::not_yet(method, path) {
             return error;
         }
-        ApiError::new(
-            ErrorCode::MethodNotAllowed,
-            format!("{method} is not possible on {path}"),
-        )
+        let possible = match &allow {
+            Some(methods) => format!("; possible: {methods}"),
+            None => String::new(),
+        };
+        ApiError {
+            allow,
+            ..ApiError::new(
+                ErrorCode::MethodNotAllowed,
+                format!("{method} is not possible on {path}{possible}"),
+            )
+        }
     }
 
     /// What PVC 1.0.3 does and this release does not is told apart from what does not exist.
@@ -146,6 +156,10 @@ impl ResponseError for ApiError {
         let mut response = HttpResponse::build(status);
         if let Some(seconds) = self.retry_after_seconds {
             response.insert_header((RETRY_AFTER, seconds.to_string()));
+        }
+        // RFC 9110, 15.5.6.
+        if let Some(methods) = &self.allow {
+            response.insert_header((ALLOW, methods.as_str()));
         }
         response.json(ErrorReply {
             message: self.message.clone(),

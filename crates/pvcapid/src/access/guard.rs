@@ -52,7 +52,11 @@ fn admit<'a, S: Store>(app: &App<S>, operations: &'a Operations, request: &HttpR
     };
     let refusal = match looked {
         Looked::NoSuchPath => Some(ApiError::no_route(request.method(), request.path())),
-        Looked::OtherMethods => Some(ApiError::no_method(request.method(), request.path())),
+        Looked::OtherMethods(methods) => Some(ApiError::no_method(
+            request.method(),
+            request.path(),
+            Some(methods.to_string()),
+        )),
         Looked::Found(operation) => refusal(&caller, operation),
     };
     admission(Some(caller), refusal)
@@ -98,7 +102,7 @@ where
     let operation = match looked {
         Looked::Found(operation) if !req.method().is_safe() => operation,
         // It changes nothing, or there is nothing that it could change.
-        Looked::Found(_) | Looked::OtherMethods | Looked::NoSuchPath => {
+        Looked::Found(_) | Looked::OtherMethods(_) | Looked::NoSuchPath => {
             return pass(req, next, caller, refusal).await;
         }
     };

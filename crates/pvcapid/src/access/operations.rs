@@ -4,7 +4,8 @@
 //! `security(())` needs nothing. The table is made from the description of the API when the daemon starts, so what is
 //! documented and what is enforced can not differ. A route without a declaration is refused.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use actix_web::http::Method;
 use pvc_api::PREFIX;
@@ -35,15 +36,31 @@ pub(crate) struct Operation {
 
 /// Every operation by the pattern of its path and its method.
 #[derive(Debug, Default)]
-pub(crate) struct Operations(HashMap<String, HashMap<String, Operation>>);
+pub(crate) struct Operations(HashMap<String, Methods>);
+
+/// The operations of a path by their methods.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Methods(BTreeMap<String, Operation>);
+
+impl fmt::Display for Methods {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut names: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        // It is answered wherever GET is.
+        if self.0.contains_key(Method::GET.as_str()) {
+            names.push(Method::HEAD.as_str());
+        }
+        names.sort_unstable();
+        f.write_str(&names.join(", "))
+    }
+}
 
 /// What is known of a request by its path and method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Looked<'a> {
     /// That operation.
     Found(&'a Operation),
-    /// The path is one of the API, with other methods.
-    OtherMethods,
+    /// The path is one of the API, with other methods: these.
+    OtherMethods(&'a Methods),
     /// There is no such path.
     NoSuchPath,
 }
@@ -51,15 +68,16 @@ pub(crate) enum Looked<'a> {
 impl Operations {
     /// The operations of that description.
     pub(crate) fn of(document: &Value) -> Operations {
-        let mut all: HashMap<String, HashMap<String, Operation>> = HashMap::new();
+        let mut all: HashMap<String, Methods> = HashMap::new();
         let paths = document.get("paths").and_then(Value::as_object);
         for (path, methods) in paths.into_iter().flatten() {
-            let methods: HashMap<String, Operation> = methods
+            let methods: BTreeMap<String, Operation> = methods
                 .as_object()
                 .into_iter()
                 .flatten()
                 .map(|(method, operation)| (method.to_ascii_uppercase(), describe(operation)))
                 .collect();
+            let methods = Methods(methods);
             // The root is there with and without its slash.
             if path == "/" {
                 all.insert(PREFIX.to_owned(), methods.clone());
@@ -72,7 +90,7 @@ impl Operations {
                 id: path.to_owned(),
                 need: Need::Nothing,
             };
-            let methods = HashMap::from([(Method::GET.to_string(), open)]);
+            let methods = Methods(BTreeMap::from([(Method::GET.to_string(), open)]));
             all.insert(path.to_owned(), methods);
         }
         Operations(all)
@@ -84,8 +102,9 @@ impl Operations {
             return Looked::NoSuchPath;
         };
         methods
+            .0
             .get(method.as_str())
-            .map_or(Looked::OtherMethods, Looked::Found)
+            .map_or(Looked::OtherMethods(methods), Looked::Found)
     }
 }
 
@@ -167,10 +186,10 @@ mod tests {
                 Looked::Found(_)
             ));
         }
-        assert_eq!(
-            operations.look(Some("/api/v1/"), &Method::PUT),
-            Looked::OtherMethods
-        );
+        let Looked::OtherMethods(methods) = operations.look(Some("/api/v1/"), &Method::PUT) else {
+            panic!("it has no PUT");
+        };
+        assert_eq!(methods.to_string(), "GET, HEAD");
         assert_eq!(
             operations.look(Some("/api/v1/y"), &Method::GET),
             Looked::NoSuchPath

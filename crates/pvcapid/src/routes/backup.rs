@@ -53,7 +53,7 @@ pub(crate) struct BackupParams {
     get, path = "/backup", operation_id = "backup", tag = "backup", params(BackupParams),
     security(("token" = ["admin"])),
     responses(
-        (status = 200, description = "A JSON text that holds a JSON object of paths and values", body = String),
+        (status = 200, description = "A JSON text that holds a JSON object of paths and values", body = String, content_type = "application/json"),
         (status = 400, description = "A parameter is wrong; the message names it", body = ErrorReply),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
         (status = 503, description = "The coordination store has no quorum", body = ErrorReply),

@@ -104,6 +104,7 @@ pub(crate) async fn delete_all<S: Store>(app: web::Data<App<S>>) -> Result<impl 
     responses(
         (status = 200, description = "The fault as a list of one; an empty list if there is none", body = Vec<Fault>),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
+        (status = 404, description = "No fault can have that id", body = ErrorReply),
         (status = 503, description = "The coordination store has no quorum", body = ErrorReply),
     )
 )]

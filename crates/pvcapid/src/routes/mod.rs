@@ -91,7 +91,7 @@ async fn no_route(request: HttpRequest) -> Result<HttpResponse, ApiError> {
 }
 
 async fn no_method(request: HttpRequest) -> Result<HttpResponse, ApiError> {
-    Err(ApiError::no_method(request.method(), request.path()))
+    Err(ApiError::no_method(request.method(), request.path(), None))
 }
 
 /// Begun by order of a request: the reply says where it shows.

@@ -61,7 +61,7 @@ pub(crate) async fn version() -> impl Responder {
     get, path = "/openapi.json", operation_id = "openapi", tag = "root",
     security(("token" = ["viewer"])),
     responses(
-        (status = 200, description = "The description", body = String, content_type = "application/json"),
+        (status = 200, description = "The description", body = serde_json::Value, content_type = "application/json"),
         (status = 401, description = "No token, or one that is not known", body = ErrorReply),
     )
 )]
