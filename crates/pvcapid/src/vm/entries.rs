@@ -205,6 +205,16 @@ impl All {
     }
 }
 
+/// The answer to a client that has the list of so many guests already.
+pub(crate) fn long_unchanged<S: Store>(
+    app: &App<S>,
+    view: &View,
+    request: &HttpRequest,
+) -> Option<HttpResponse> {
+    let tag = app.entries.long_tag(&app.replies, view, app.clock.wall());
+    reply::has(request, &tag).then(|| reply::unchanged(&tag))
+}
+
 /// The reply that shows these guests, in their order, made as it is sent.
 pub(crate) fn streamed<S: Store>(
     app: web::Data<App<S>>,
