@@ -51,7 +51,9 @@ pub enum ErrorCode {
     NotImplemented,
     /// The coordination store has no quorum or does not answer; nothing was changed (503).
     StoreUnavailable,
-    /// The connection to the coordination store was lost while it was being written: look before asking again (503).
+    /// As many requests wait, or clients are told of events, as this daemon takes; nothing was changed (503).
+    TooMany,
+    /// It is not known whether the coordination store took the change: look before asking again (503).
     OutcomeUnknown,
     /// A value in the coordination store is not of the kind it should be (500).
     StoreCorrupt,

@@ -337,7 +337,21 @@ impl Client {
                     wait::pause(READ_PAUSE);
                 }
                 Err(error) if error.exit == Exit::Unreachable => return Err(perhaps.unwrap_or(error)),
-                result @ (Ok(_) | Err(_)) => return result,
+                Err(error) => {
+                    return Err(match perhaps {
+                        // It may be refused because it is done, or under way, already.
+                        Some(earlier) => CliError {
+                            message: format!(
+                                "{}. Asked again, the answer was: {}",
+                                earlier.message.trim_end_matches('.'),
+                                error.message
+                            ),
+                            ..earlier
+                        },
+                        None => error,
+                    });
+                }
+                Ok(answer) => return Ok(answer),
             }
         }
     }

@@ -2,9 +2,9 @@
 
 use std::io::{BufRead, IsTerminal, Write};
 
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
 
-use crate::error::{CliError, Result};
+use crate::error::{CliError, Exit, Result};
 
 /// Whether questions are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +79,9 @@ fn nobody(question: &str) -> CliError {
     ))
 }
 
+/// What Ctrl-C sends.
+const CTRL_C: u8 = 3;
+
 /// What is typed after `prompt`.
 fn typed(prompt: &str) -> Result<String> {
     anstream::eprint!("{prompt}");
@@ -96,14 +99,38 @@ pub(crate) fn typed_secret(prompt: &str) -> Result<String> {
     anstream::eprint!("{prompt}");
     let _ = std::io::stderr().flush();
     let hidden = Hidden::begin();
-    let mut secret = String::new();
-    let read = std::io::stdin().lock().read_line(&mut secret);
+    let typed = read_secret(&mut std::io::stdin().lock());
     drop(hidden);
     // The end of the line was not seen either.
     anstream::eprintln!();
-    read.map_err(|error| CliError::failure(format!("Can not read what is typed: {error}")))?;
-    let secret = secret.strip_suffix('\n').unwrap_or(&secret);
-    Ok(secret.to_owned())
+    typed
+}
+
+fn read_secret(input: &mut impl BufRead) -> Result<String> {
+    let failed =
+        |error: &dyn std::fmt::Display| CliError::failure(format!("Can not read what is typed: {error}"));
+    let mut typed = Vec::new();
+    loop {
+        let more = input.fill_buf().map_err(|error| failed(&error))?;
+        let end = more.iter().position(|byte| matches!(*byte, b'\n' | CTRL_C));
+        let Some((line, last)) = end.and_then(|end| Some((more.get(..end)?, *more.get(end)?))) else {
+            let taken = more.len();
+            typed.extend_from_slice(more);
+            input.consume(taken);
+            if taken == 0 {
+                break;
+            }
+            continue;
+        };
+        typed.extend_from_slice(line);
+        let taken = line.len() + 1;
+        input.consume(taken);
+        if last == CTRL_C {
+            return Err(CliError::new(Exit::Interrupted, "Nothing was done"));
+        }
+        break;
+    }
+    String::from_utf8(typed).map_err(|error| failed(&error))
 }
 
 /// While it lives the terminal does not show what is typed.
@@ -116,7 +143,9 @@ impl Hidden {
             return Hidden(None);
         };
         let mut without = before.clone();
-        without.local_modes.remove(LocalModes::ECHO);
+        // Ctrl-C would end the program and leave the terminal so. It ends the line instead.
+        without.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG);
+        without.special_codes[SpecialCodeIndex::VEOL] = CTRL_C;
         // What was typed ahead was seen, and was not meant for this.
         match tcsetattr(&stdin, OptionalActions::Flush, &without) {
             Ok(()) => Hidden(Some(before)),
@@ -130,5 +159,20 @@ impl Drop for Hidden {
         if let Some(before) = &self.0 {
             let _ = tcsetattr(std::io::stdin(), OptionalActions::Now, before);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_a_line_and_ctrl_c_is_none() {
+        let read = |mut typed: &[u8]| read_secret(&mut typed);
+        assert_eq!(read(b" a b \nrest").unwrap(), " a b ");
+        assert_eq!(read(b"no end").unwrap(), "no end");
+        assert_eq!(read(b"").unwrap(), "");
+        assert_eq!(read(b"half\x03").unwrap_err().exit, Exit::Interrupted);
+        assert_eq!(read(b"\xff\n").unwrap_err().exit, Exit::Failure);
     }
 }

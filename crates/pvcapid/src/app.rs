@@ -242,7 +242,9 @@ impl<S: Store> App<S> {
 
 fn too_many_wait(limit: usize) -> ApiError {
     ApiError::new(
-        ErrorCode::StoreUnavailable,
-        format!("{limit} requests wait already; ask without waiting and look at the state instead"),
+        ErrorCode::TooMany,
+        format!(
+            "{limit} requests wait already; try again later, or ask without waiting and look at the state"
+        ),
     )
 }

@@ -134,7 +134,9 @@ pub fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorCode::TooManyFailures => StatusCode::TOO_MANY_REQUESTS,
         ErrorCode::NotImplemented => StatusCode::NOT_IMPLEMENTED,
-        ErrorCode::StoreUnavailable | ErrorCode::OutcomeUnknown => StatusCode::SERVICE_UNAVAILABLE,
+        ErrorCode::StoreUnavailable | ErrorCode::TooMany | ErrorCode::OutcomeUnknown => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         ErrorCode::WaitTimeout => StatusCode::GATEWAY_TIMEOUT,
         ErrorCode::StoreCorrupt | ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     }
@@ -151,6 +153,10 @@ impl ResponseError for ApiError {
             tracing::error!(error = %self, "request failed");
         } else {
             tracing::debug!(error = %self, %status, "request refused");
+        }
+        if self.code == ErrorCode::StoreUnavailable && audit::writes() > 0 {
+            // Nothing was changed, it would say.
+            return ApiError::outcome_unknown().error_response();
         }
         audit::answered(&self.message);
         let mut response = HttpResponse::build(status);

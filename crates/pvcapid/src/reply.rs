@@ -184,6 +184,8 @@ pub(crate) fn send_texts(
         response.insert_header((CONTENT_ENCODING, HeaderValue::from_static("gzip")));
         return send(response, gzip::join(texts.iter().map(|text| &text.part)).into());
     }
+    // Nor is it compressed in any other way, anew for each who asks.
+    response.insert_header((CONTENT_ENCODING, HeaderValue::from_static("identity")));
     send_parts(response, texts.iter().map(|text| text.plain.clone()).collect())
 }
 

@@ -163,7 +163,10 @@ pub(super) fn refused(asked: Asked<'_>, reply: &Reply) -> CliError {
         503 if code == Some(ErrorCode::OutcomeUnknown) && !reads => {
             perhaps_done(asked, Cause::Lost, &message)
         }
-        // The store may have been lost after the order was written, or too many may wait to wait as well.
+        503 if code == Some(ErrorCode::TooMany) => {
+            CliError::new(Exit::Unreachable, message).because(Cause::NotNow)
+        }
+        // The store may have been lost after the order was written.
         503 if asked.is_held => perhaps_done(asked, Cause::Lost, &message),
         // Not from the API, but from something before it, which can not tell how far the request came.
         502 if !reads => perhaps_done(asked, Cause::Lost, &message),

@@ -10,7 +10,7 @@ use pvc_common::store::Store;
 use pvc_core::access::{Guess, Role};
 
 use super::presented::Presented;
-use super::record::record;
+use super::record::{For, record};
 use super::{AuthPolicy, Caller, TokenDigest, session, token};
 use crate::app::App;
 use crate::error::ApiError;
@@ -28,7 +28,7 @@ pub(super) fn identify<S: Store>(app: &App<S>, presented: &Presented) -> Result<
         return by_token(app, presented, token);
     }
     if let Some(secret) = &presented.session {
-        let Some((caller, _)) = session::holder(app, secret)? else {
+        let Some((caller, _)) = session::holder(app, secret, reason(presented))? else {
             return Err(unauthorized("The session is over: log in again"));
         };
         if presented.changes {
@@ -52,25 +52,53 @@ pub(crate) enum Known {
 
 /// Whether who sent that request would be let in now as well.
 pub(crate) fn is_known<S: Store>(app: &App<S>, presented: &Presented) -> Known {
-    match identify(app, presented) {
-        Ok(_) => Known::Yes,
-        Err(error) if error.code == ErrorCode::StoreUnavailable => Known::Perhaps,
-        // That others at his address guess says nothing about him.
-        Err(error) if error.code == ErrorCode::TooManyFailures => Known::Perhaps,
-        Err(_) => Known::No,
+    // Without a look at how many guesses came from his address: others make them.
+    let known = match (&app.settings.auth, &presented.token, &presented.session) {
+        (AuthPolicy::Open, _, _) => Ok(true),
+        (AuthPolicy::Tokens(_), Some(text), _) => holder_of_made(app, presented, text)
+            .map(|made| made.is_some() || app.settings.auth.holder(&TokenDigest::of(text)).is_some()),
+        (AuthPolicy::Tokens(_), None, Some(secret)) => {
+            session::holder(app, secret, reason(presented)).map(|holder| holder.is_some())
+        }
+        (AuthPolicy::Tokens(_), None, None) => Ok(false),
+    };
+    match known {
+        Ok(true) => Known::Yes,
+        Ok(false) => Known::No,
+        Err(_) => Known::Perhaps,
     }
+}
+
+fn reason(presented: &Presented) -> For {
+    match presented.changes {
+        true => For::Changing,
+        false => For::Reading,
+    }
+}
+
+/// Who holds the token that was made while the cluster runs and has this text.
+fn holder_of_made<S: Store>(
+    app: &App<S>,
+    presented: &Presented,
+    text: &[u8],
+) -> Result<Option<Caller>, ApiError> {
+    let Some(name) = token::name_in(text) else {
+        return Ok(None);
+    };
+    let record = record(app, &keys::token(&name), reason(presented))?;
+    let now = app.clock_seconds();
+    let holder = token::holder(name.clone(), record.as_ref(), text, now);
+    if holder.is_some() {
+        app.access.uses.note(&name, now, presented.address.clone());
+    }
+    Ok(holder)
 }
 
 /// The holder of that token. Where many were wrong, only one with 256 random bits is looked at: it can not be guessed, and
 /// programs behind the address of someone who guesses go on working.
 fn by_token<S: Store>(app: &App<S>, presented: &Presented, text: &[u8]) -> Result<Caller, ApiError> {
-    if let Some(name) = token::name_in(text) {
-        let record = record(app, &keys::token(&name))?;
-        let now = app.clock_seconds();
-        if let Some(caller) = token::holder(name.clone(), record.as_ref(), text, now) {
-            app.access.uses.note(&name, now, presented.address.clone());
-            return Ok(caller);
-        }
+    if let Some(caller) = holder_of_made(app, presented, text)? {
+        return Ok(caller);
     }
     may_try(app, presented)?;
     let digest = TokenDigest::of(text);

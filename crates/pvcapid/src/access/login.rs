@@ -8,7 +8,7 @@ use pvc_core::ids::AccountName;
 
 use super::identify::{failed, identify, may_try, unauthorized};
 use super::presented::Presented;
-use super::record::record;
+use super::record::{For, record};
 use super::session::{self, LoggedIn};
 use super::{AuthPolicy, Caller, TokenDigest, Who, audit, token};
 use crate::app::App;
@@ -77,7 +77,7 @@ pub(crate) async fn log_in<S: Store>(
 pub(crate) async fn log_out<S: Store>(app: &App<S>, presented: &Presented) -> Result<Answer, ApiError> {
     if let Some(secret) = &presented.session {
         presented.check_page()?;
-        if let Some((caller, _)) = session::holder(app, secret)? {
+        if let Some((caller, _)) = session::holder(app, secret, For::Changing)? {
             audit::identified(&caller);
         }
         session::close(app, secret).await?;
@@ -95,7 +95,7 @@ pub(crate) fn whoami<S: Store>(
 ) -> Result<(Caller, Option<u64>), ApiError> {
     let caller = identify(app, presented)?;
     let session = match &presented.session {
-        Some(secret) if presented.token.is_none() => session::holder(app, secret)?,
+        Some(secret) if presented.token.is_none() => session::holder(app, secret, For::Reading)?,
         Some(_) | None => None,
     };
     Ok((caller, session.map(|(_, expires_at)| expires_at)))
@@ -103,7 +103,7 @@ pub(crate) fn whoami<S: Store>(
 
 fn by_token<S: Store>(app: &App<S>, text: &str) -> Result<Option<LoggedIn>, ApiError> {
     if let Some(name) = token::name_in(text.as_bytes()) {
-        let record = record(app, &keys::token(&name))?;
+        let record = record(app, &keys::token(&name), For::Changing)?;
         let now = app.clock_seconds();
         let holder = token::holder(name.clone(), record.as_ref(), text.as_bytes(), now);
         if let (Some(caller), Some(record)) = (holder, record) {
@@ -132,7 +132,7 @@ async fn by_password<S: Store>(
 ) -> Result<Option<LoggedIn>, ApiError> {
     let name = AccountName::new(user).ok();
     let record = match &name {
-        Some(name) => record(app, &keys::user(name))?,
+        Some(name) => record(app, &keys::user(name), For::Changing)?,
         None => None,
     };
     let hash = record.as_ref().map(|record| &record.password);

@@ -11,7 +11,7 @@ use pvc_common::store::{Store, StoreError, StoreExt, Txn};
 use pvc_core::access::{Account, Digest, SessionRecord, hex, is_over};
 
 use super::digest::{self, Purpose};
-use super::record::record;
+use super::record::{For, record};
 use super::{AuthPolicy, Caller, Who, containers};
 use crate::app::App;
 use crate::error::ApiError;
@@ -61,7 +61,7 @@ pub(super) async fn open<S: Store>(app: &App<S>, who: &LoggedIn, from: String) -
 pub(super) async fn close<S: Store>(app: &App<S>, secret: &str) -> Result<(), ApiError> {
     let key = key_of(secret);
     // Whoever sends what never was a session must not make the store write.
-    if record(app, &key)?.is_none() {
+    if record(app, &key, For::Changing)?.is_none() {
         return Ok(());
     }
     match app.store.commit(Txn::new().delete(&key, None)).await {
@@ -75,8 +75,12 @@ fn key_of(secret: &str) -> Key<SessionRecord> {
 }
 
 /// Whose session the cookie with `secret` is, if it still is one.
-pub(super) fn holder<S: Store>(app: &App<S>, secret: &str) -> Result<Option<(Caller, u64)>, ApiError> {
-    let Some(session) = record(app, &key_of(secret))? else {
+pub(super) fn holder<S: Store>(
+    app: &App<S>,
+    secret: &str,
+    reason: For,
+) -> Result<Option<(Caller, u64)>, ApiError> {
+    let Some(session) = record(app, &key_of(secret), reason)? else {
         return Ok(None);
     };
     let now = app.clock_seconds();
@@ -85,13 +89,13 @@ pub(super) fn holder<S: Store>(app: &App<S>, secret: &str) -> Result<Option<(Cal
     }
     let good = |current: &[u8]| digest::same(&session.credential, &credential(secret, current));
     let caller = match session.account {
-        Account::User { name } => record(app, &keys::user(&name))?
+        Account::User { name } => record(app, &keys::user(&name), reason)?
             .filter(|user| good(user.password.hash.as_bytes()))
             .map(|user| Caller {
                 who: Who::User { name },
                 role: user.role,
             }),
-        Account::Token { name } => record(app, &keys::token(&name))?
+        Account::Token { name } => record(app, &keys::token(&name), reason)?
             .filter(|token| good(token.digest.as_bytes()) && !is_over(token.expires_at, now))
             .map(|token| Caller {
                 who: Who::Token { name },

@@ -1,5 +1,8 @@
 //! Making the store anew.
 
+use std::time::Duration;
+
+use pvc_common::clock::Clock as _;
 use pvc_common::keys;
 use pvc_common::schema;
 use pvc_common::store::{Store, StoreError, StoreExt, Txn, Znode};
@@ -14,6 +17,8 @@ use crate::snapshot::{Reading as _, Snapshot, Wanted, children_of};
 const SPARED: [&str; 4] = ["zookeeper", "patroni", "audit", "access"];
 /// Znodes that are deleted at once.
 const AT_ONCE: usize = 500;
+/// How long it is tried to put the schema back.
+const PUT_BACK: Duration = Duration::from_secs(600);
 /// Where the store says which layout it has.
 const SCHEMA: &str = "/schema";
 /// How often a subtree is read again after somebody wrote into it.
@@ -53,7 +58,7 @@ pub(crate) async fn initialize<S: Store>(app: &App<S>, existing: Existing) -> Re
                 refuse_living(app).await?;
                 let schema = take_schema(app).await?;
                 if let Err(refusal) = refuse_living(app).await {
-                    put_back(app, schema).await?;
+                    put_back(app, &schema).await?;
                     return Err(refusal);
                 }
                 tracing::warn!("the store is being erased");
@@ -112,13 +117,25 @@ async fn take_schema<S: Store>(app: &App<S>) -> Result<Vec<(String, Znode)>, Api
     Ok(schema)
 }
 
-async fn put_back<S: Store>(app: &App<S>, schema: Vec<(String, Znode)>) -> Result<(), ApiError> {
-    // Parents come before what is below them.
-    let txn = schema
-        .into_iter()
-        .fold(Txn::new(), |txn, (path, znode)| txn.create_path(path, znode.data));
-    app.store.commit(txn).await?;
-    Ok(())
+/// Puts the schema back, however long the store is silent: without it no daemon that is restarted would start.
+async fn put_back<S: Store>(app: &App<S>, schema: &[(String, Znode)]) -> Result<(), ApiError> {
+    let end = app.clock.now() + PUT_BACK;
+    loop {
+        // Parents come before what is below them.
+        let txn = schema.iter().fold(Txn::new(), |txn, (path, znode)| {
+            txn.create_path(path.clone(), znode.data.clone())
+        });
+        match app.store.commit(txn).await {
+            // It is there already, after an outcome that was unknown.
+            Ok(_) | Err(StoreError::NodeExists { .. }) => return Ok(()),
+            Err(error) if app.clock.now() >= end => {
+                tracing::error!(%error, "the store's schema could not be put back: order the erasure again, or restore a backup");
+                return Err(error.into());
+            }
+            Err(error) => tracing::warn!(%error, "the store's schema is to be put back"),
+        }
+        app.clock.sleep(Duration::from_secs(1)).await;
+    }
 }
 
 async fn erase<S: Store>(app: &App<S>, roots: Vec<String>) -> Result<(), ApiError> {

@@ -130,8 +130,9 @@ pub(crate) async fn log_in<S: Store>(
         }
     };
     let presented = Presented::of(&request);
-    let answer = app.promptly(login::log_in(&app, &presented, credential)).await?;
-    Ok(with_cookie(answer))
+    // A guess counts also if its sender does not wait for the answer.
+    let answer = audit::finished(async move { login::log_in(&app, &presented, credential).await });
+    Ok(with_cookie(answer.await?))
 }
 
 /// Ends the session of the cookie. Without one nothing happens.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use actix_web::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use actix_web::{HttpRequest, HttpResponse, Responder, web};
-use pvc_api::message::{ErrorCode, ErrorReply, Message};
+use pvc_api::message::{ErrorReply, Message};
 use pvc_common::schema;
 use pvc_common::store::Store;
 use pvc_core::backup::Backup;
@@ -128,10 +128,7 @@ pub(crate) async fn restore<S: Store>(
         .map_err(|error| ApiError::invalid("cluster_data", error))?;
     let by = Caller::of(&request).to_string();
     // Beside the request: one that is hung up on half-way must not leave the store half-way.
-    let done = audit::beside(async move { backup::restore(&app, &backup, &by).await });
-    let text = done
-        .await
-        .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))??;
+    let text = audit::finished(async move { backup::restore(&app, &backup, &by).await }).await?;
     Ok(message(text))
 }
 
@@ -171,10 +168,7 @@ pub(crate) async fn initialize<S: Store>(
         _ => Existing::Refuse,
     };
     tracing::warn!(by = %Caller::of(&request), ?existing, "asked to initialize the store");
-    let done = audit::beside(async move { backup::initialize(&app, existing).await });
-    let text = done
-        .await
-        .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))??;
+    let text = audit::finished(async move { backup::initialize(&app, existing).await }).await?;
     Ok(HttpResponse::Ok().json(Message { message: text }))
 }
 

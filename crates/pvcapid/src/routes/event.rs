@@ -92,7 +92,7 @@ pub(crate) async fn events<S: Store>(
     let given = header.unwrap_or(&params.last_event_id);
     let subscription = app.events().subscribe(parse_id(given)).ok_or_else(|| {
         ApiError::new(
-            ErrorCode::StoreUnavailable,
+            ErrorCode::TooMany,
             format!("{MOST_CLIENTS} clients are told of events already"),
         )
     })?;

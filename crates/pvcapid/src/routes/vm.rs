@@ -461,7 +461,9 @@ pub(crate) async fn remove<S: Store>(
         ));
     }
     let id = record::find(&app, &vm)?;
-    Ok(message(undefine::undefine(&app, id).await?))
+    // Who hangs up has not called it off: a guest that is stopped for it must not stay.
+    let text = audit::finished(async move { undefine::undefine(&app, id).await }).await?;
+    Ok(message(text))
 }
 
 /// A guest's state.
@@ -535,9 +537,14 @@ pub(crate) async fn set_state<S: Store>(
         Reply::AtOnce
     };
     let id = record::find(&app, &vm)?;
-    Ok(message(
-        state::request(&app, id, params.state, force, reply).await?,
-    ))
+    let wanted = params.state;
+    let work = async move { state::request(&app, id, wanted, force, reply).await };
+    let text = match wanted {
+        // Its second half is written when the guest has shut down, whether or not the client waits for that.
+        Request::Disable => audit::finished(work).await?,
+        Request::Start | Request::Restart | Request::Shutdown | Request::Stop => work.await?,
+    };
+    Ok(message(text))
 }
 
 /// Where a guest is.

@@ -79,19 +79,25 @@ pub(crate) async fn order<S: Store>(
             }
             // The first order of this cluster, or the guest was removed.
             Err(StoreError::NoNode { .. }) => {
-                match store
-                    .commit(Txn::new().create_path(keys::lock_flushes().path(), ""))
-                    .await
-                {
-                    Ok(_) | Err(StoreError::NodeExists { .. }) => {}
-                    Err(error) => return Err(error.into()),
-                }
+                ensure_place(store).await?;
             }
             Err(StoreError::BadVersion { .. } | StoreError::NodeExists { .. }) => {}
             Err(error) => return Err(error.into()),
         }
     }
     Err(ApiError::busy("The order to remove locks"))
+}
+
+/// Makes the place for orders, if it is not there.
+pub(super) async fn ensure_place<S: Store>(store: &S) -> Result<(), ApiError> {
+    let place = keys::lock_flushes();
+    if store.read(place.path()).await?.is_some() {
+        return Ok(());
+    }
+    match store.commit(Txn::new().create_path(place.path(), "")).await {
+        Ok(_) | Err(StoreError::NodeExists { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What has become of the last order.

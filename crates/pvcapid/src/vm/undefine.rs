@@ -7,7 +7,7 @@ use pvc_core::states::VmState;
 
 use super::record::{self, Record, unknown};
 use super::transition::{Force, Request};
-use super::{RETRIES, state, wait};
+use super::{RETRIES, locks, state, wait};
 use crate::adopt;
 use crate::app::App;
 use crate::error::ApiError;
@@ -104,12 +104,14 @@ pub(super) async fn remove<S: Store>(store: &S, id: VmId) -> Result<(), ApiError
         });
         // It stands beside the guest, and another guest may get this UUID.
         let lock_flush = keys::lock_flush(id);
-        if let Some(order) = store.get(&lock_flush).await? {
-            txn = txn.delete(&lock_flush, Some(order.version));
-        } else if store.read(keys::lock_flushes().path()).await?.is_some() {
+        txn = match store.read(lock_flush.path()).await? {
+            Some(order) => txn.delete(&lock_flush, Some(order.version)),
             // Only if nobody orders it meanwhile: that would outlast the guest.
-            txn = txn.create(&lock_flush, &None).delete(&lock_flush, None);
-        }
+            None => {
+                locks::ensure_place(store).await?;
+                txn.create(&lock_flush, &None).delete(&lock_flush, None)
+            }
+        };
         match store.commit(txn).await {
             Ok(_) => return Ok(()),
             Err(

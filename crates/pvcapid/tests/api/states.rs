@@ -228,11 +228,7 @@ fn who_finds_no_place_to_wait_has_ordered_nothing_and_who_hangs_up_gives_his_bac
         post(&cluster, "/vm/db/state", &wait),
         set_state(&cluster, "db", "disable"),
     ] {
-        assert_eq!(
-            (reply.status, reply.code()),
-            (503, "store_unavailable"),
-            "{reply:?}"
-        );
+        assert_eq!((reply.status, reply.code()), (503, "too_many"), "{reply:?}");
     }
     assert_eq!(cluster.value(&keys::domain(vm_id(2)).state()), VmState::Start);
     drop(waiting);

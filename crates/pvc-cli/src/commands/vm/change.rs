@@ -8,7 +8,7 @@ use super::path;
 use crate::client::Method;
 use crate::confirm::{Answer, Asking, confirm};
 use crate::diff;
-use crate::error::{CliError, Result};
+use crate::error::{CliError, Exit, Result};
 use crate::session::Session;
 use crate::task;
 
@@ -100,10 +100,17 @@ pub(crate) fn apply(
         .change(method, &route, &[("xml", device)])
         .and_then(|reply| task::finish(session, reply, true))
         .map_err(|error| {
+            // That nothing was changed, as the exit code of an unreachable cluster says, is not so here.
+            let (exit, running) = match error.exit {
+                Exit::Unseen => (Exit::Unseen, "may not be"),
+                Exit::Failure | Exit::Usage | Exit::NotFound | Exit::Unreachable | Exit::Interrupted => {
+                    (Exit::Failure, "is not")
+                }
+            };
             CliError::new(
-                error.exit,
+                exit,
                 format!(
-                    "The definition is changed, the running VM is not: {}. It applies when VM {} starts the next time",
+                    "The definition is changed, the running VM {running}: {}. It applies when VM {} starts the next time",
                     error.message.trim_end_matches('.'),
                     vm.name
                 ),

@@ -12,6 +12,6 @@ mod store;
 
 pub(super) use log::Log;
 pub(super) use note::{Note, identified};
-pub(crate) use note::{answered, beside, named, parameters, shown_secrets, writes};
+pub(crate) use note::{answered, finished, named, parameters, shown_secrets, writes};
 pub(crate) use query::{Query, query};
 pub use store::Audited;

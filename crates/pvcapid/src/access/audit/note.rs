@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use actix_web::HttpRequest;
 use actix_web::http::StatusCode;
+use pvc_api::message::ErrorCode;
 use pvc_common::keys::Key;
 use pvc_common::store::{Store, ZnodeVersion};
 use pvc_core::access::{AuditEntry, AuditRequest};
-use tokio::task::JoinHandle;
 
 use super::super::Caller;
 use crate::app::App;
+use crate::error::ApiError;
 use crate::request;
 
 /// Values of parameters that are longer are not noted, in characters: what says what was asked for is short.
@@ -156,16 +157,19 @@ pub(crate) async fn shown_secrets<S: Store>(app: &App<S>, request: &HttpRequest,
     app.access.audit.note(note, StatusCode::OK, None).await;
 }
 
-/// Carries out `work` of the request that is being carried out here in a task of its own, which goes on if the client hangs
-/// up.
-pub(crate) fn beside<F>(work: F) -> JoinHandle<F::Output>
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    match NOTE.try_with(Clone::clone) {
+/// Carries out `work` of the request that is being carried out here to its end, also if the client hangs up.
+///
+/// # Errors
+/// Those of `work`.
+pub(crate) async fn finished<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    let task = match NOTE.try_with(Clone::clone) {
         Ok(note) => tokio::spawn(note.scope(work)),
         Err(_) => tokio::spawn(work),
-    }
+    };
+    task.await
+        .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?
 }
 
 /// How many transactions of the request that is being carried out have changed something, or may have.
