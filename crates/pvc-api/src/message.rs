@@ -33,8 +33,10 @@ pub enum ErrorCode {
     Unauthorized,
     /// The caller's role does not allow it, or the request comes from another site's page (403).
     Forbidden,
-    /// There is no such thing, or no such route (404).
+    /// There is no such thing (404).
     NotFound,
+    /// There is no such route (404).
+    NoRoute,
     /// The route exists, but not for this method (405).
     MethodNotAllowed,
     /// What is asked for does not fit how things are now (409).

@@ -210,6 +210,10 @@ impl Client {
     }
 
     fn send_once(&self, method: Method, path: &str, content: Content<'_>) -> Result<Reply> {
+        // A name that is empty, as of a variable that is not set, makes the path another one.
+        if path.len() > 1 && (path.contains("//") || path.ends_with('/')) {
+            return Err(CliError::usage("A name is empty"));
+        }
         let url = self.url(path);
         let asked = self.asked(method, path, content);
         let pairs = content.params.iter().copied();

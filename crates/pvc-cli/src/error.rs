@@ -32,6 +32,8 @@ pub(crate) enum Cause {
     Silent,
     /// The request itself is wrong (400): who wrote it can mend it.
     Invalid,
+    /// Something else is done to the same thing at the moment (409).
+    Busy,
 }
 
 impl Cause {
@@ -39,7 +41,7 @@ impl Cause {
     pub(crate) fn is_passing(self) -> bool {
         match self {
             Cause::NotNow | Cause::Lost => true,
-            Cause::Other | Cause::Silent | Cause::Invalid => false,
+            Cause::Other | Cause::Silent | Cause::Invalid | Cause::Busy => false,
         }
     }
 }

@@ -69,6 +69,47 @@ fn a_change_that_may_have_been_made_is_not_called_one_that_was_not() {
     assert_eq!(nobody.code, 4, "{nobody:?}");
 }
 
+/// A script that is told that there are no guests goes on as if there were none.
+#[test]
+fn what_is_no_api_is_not_an_empty_cluster() {
+    let list = |body: &str| {
+        let answer = Answer::Reply(404, "Content-Type: application/json\r\n", body.to_owned());
+        let server = Server::start(move |_| answer.clone());
+        pvc_at(&server.url, &["vm", "list", "-f", "json"])
+    };
+    for (body, code) in [
+        ("<html>not here</html>", 1),
+        (
+            "{\"message\": \"x\", \"code\": \"no_route\", \"request_id\": \"1\"}",
+            1,
+        ),
+        (
+            "{\"message\": \"x\", \"code\": \"not_found\", \"request_id\": \"1\"}",
+            0,
+        ),
+        // As PVC 1.0.3 says that nothing is there.
+        ("{\"message\": \"VM not found.\"}", 0),
+    ] {
+        let said = list(body);
+        assert_eq!(said.code, code, "{body}: {said:?}");
+        assert_eq!(said.out.trim() == "[]", code == 0, "{body}: {said:?}");
+    }
+}
+
+#[test]
+fn what_was_never_sent_is_not_called_perhaps_done() {
+    let nowhere = pvc_at("http://no-such-host.invalid:7370", &["vm", "stop", "web1", "-y"]);
+    assert_eq!(nowhere.code, 4, "{nowhere:?}");
+    let unmade = pvc_at("http://127.0.0.1:1", &["api", "GET", "/vm/t 1"]);
+    assert_eq!(unmade.code, 2, "{unmade:?}");
+    let unnamed = pvc_at("http://127.0.0.1:1", &["vm", "undefine", "", "-y"]);
+    assert_eq!(
+        (unnamed.code, unnamed.err.contains("empty")),
+        (2, true),
+        "{unnamed:?}"
+    );
+}
+
 /// Without a target the cluster chooses, and the second time it chooses another node.
 #[test]
 fn a_move_is_sent_again_only_if_that_comes_to_the_same() {

@@ -11,9 +11,10 @@ use pvc_api::message::ErrorCode;
 use pvc_api::node::{Drain, DrainGuest};
 use pvc_common::clock::Clock;
 use pvc_common::keys;
+use pvc_common::mirror::View;
 use pvc_common::store::{Store, StoreError, Txn, Watch};
 use pvc_core::fence::FenceRecord;
-use pvc_core::ids::NodeName;
+use pvc_core::ids::{NodeName, VmId};
 use pvc_core::records::DrainReport;
 use pvc_core::states::{DaemonState, DomainState};
 
@@ -73,9 +74,32 @@ enum Step {
     Refuse,
 }
 
-fn next_step(order: Order, now: DomainState) -> Step {
+/// Whether a node has guests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Guests {
+    None,
+    Some,
+}
+
+impl Guests {
+    /// Whether that node does.
+    fn on(view: &View, name: &NodeName) -> Guests {
+        let owns = |vm: &VmId| {
+            view.shown(&keys::domain(*vm).owner(), None)
+                .is_some_and(|owner| owner.node == *name)
+        };
+        match view.children(&keys::domains()).iter().any(owns) {
+            true => Guests::Some,
+            false => Guests::None,
+        }
+    }
+}
+
+fn next_step(order: Order, now: DomainState, guests: Guests) -> Step {
     match now {
         DomainState::FenceFlush => Step::Refuse,
+        // Somebody has started one there since.
+        DomainState::Flushed if order == Order::Flush && guests == Guests::Some => Step::Write,
         now if now == order.done() => Step::Done,
         now if now == order.under_way() => Step::UnderWay,
         // The opposite is done, or under way and cancelled by this.
@@ -100,14 +124,20 @@ pub(crate) async fn request<S: Store>(
         Reply::WhenDone => Some(app.waiter()?),
         Reply::AtOnce => None,
     };
-    let text = app.promptly(write(&app.store, name, order)).await?;
+    let guests = Guests::on(&app.view()?, name);
+    let text = app.promptly(write(&app.store, name, order, guests)).await?;
     match reply {
         Reply::AtOnce => Ok(text),
         Reply::WhenDone => until_done(app, name, order).await,
     }
 }
 
-async fn write<S: Store>(store: &S, name: &NodeName, order: Order) -> Result<String, ApiError> {
+async fn write<S: Store>(
+    store: &S,
+    name: &NodeName,
+    order: Order,
+    guests: Guests,
+) -> Result<String, ApiError> {
     let keys = keys::node(name);
     for _ in 0..RETRIES {
         let mut wanted = Wanted::default();
@@ -119,7 +149,7 @@ async fn write<S: Store>(store: &S, name: &NodeName, order: Order) -> Result<Str
         let now = seen
             .get(&keys.domain_state())?
             .ok_or_else(|| node::unknown(name.as_str()))?;
-        match next_step(order, now.value) {
+        match next_step(order, now.value, guests) {
             Step::Done => return Ok(done_text(name, order)),
             Step::UnderWay => return Ok(under_way_text(name, order, "already")),
             Step::Refuse => {
@@ -316,7 +346,9 @@ mod tests {
     #[test]
     fn an_order_replaces_its_opposite_and_is_given_once() {
         // Lesson 50: a drain can be cancelled and replaced by a newer order.
-        let check = |order, now, step| assert_eq!(next_step(order, now), step, "{order:?} {now}");
+        let check = |order, now, step| {
+            assert_eq!(next_step(order, now, Guests::None), step, "{order:?} {now}");
+        };
         check(Order::Flush, DomainState::Ready, Step::Write);
         check(Order::Flush, DomainState::Unflush, Step::Write);
         check(Order::Flush, DomainState::Flush, Step::UnderWay);
@@ -327,5 +359,8 @@ mod tests {
         check(Order::Ready, DomainState::Unflush, Step::UnderWay);
         check(Order::Ready, DomainState::Ready, Step::Done);
         check(Order::Ready, DomainState::FenceFlush, Step::Refuse);
+        // A guest was started there since: it is not empty.
+        let again = next_step(Order::Flush, DomainState::Flushed, Guests::Some);
+        assert_eq!(again, Step::Write);
     }
 }

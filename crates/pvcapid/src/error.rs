@@ -54,7 +54,10 @@ impl ApiError {
         if let Some(error) = ApiError::not_yet(method, path) {
             return error;
         }
-        ApiError::not_found(format!("There is no route {path}; routes begin with {PREFIX}/"))
+        ApiError::new(
+            ErrorCode::NoRoute,
+            format!("There is no route {path}; routes begin with {PREFIX}/"),
+        )
     }
 
     /// The route is not for that method but for those, if it is known for which.
@@ -127,7 +130,7 @@ pub fn status(code: ErrorCode) -> StatusCode {
         ErrorCode::InvalidParameter => StatusCode::BAD_REQUEST,
         ErrorCode::Unauthorized => StatusCode::UNAUTHORIZED,
         ErrorCode::Forbidden => StatusCode::FORBIDDEN,
-        ErrorCode::NotFound => StatusCode::NOT_FOUND,
+        ErrorCode::NotFound | ErrorCode::NoRoute => StatusCode::NOT_FOUND,
         ErrorCode::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         ErrorCode::Conflict | ErrorCode::Busy => StatusCode::CONFLICT,
         ErrorCode::TooSlow => StatusCode::REQUEST_TIMEOUT,

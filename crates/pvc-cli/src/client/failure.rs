@@ -24,6 +24,8 @@ pub(super) struct Asked<'a> {
 
 /// How far a request came that was not answered.
 enum Came {
+    /// Nowhere: it can not be put as one of HTTP.
+    Unmade,
     /// Not to the API.
     Nowhere,
     /// To something whose certificate is not trusted: nothing was sent to that.
@@ -42,14 +44,15 @@ fn how_far(error: &ureq::Error) -> Came {
     if let ureq::Error::Rustls(error) = error {
         return of_tls(error);
     }
+    if matches!(error, ureq::Error::BadUri(_) | ureq::Error::Http(_)) {
+        return Came::Unmade;
+    }
     if matches!(
         error,
         ureq::Error::HostNotFound
             | ureq::Error::ConnectionFailed
             | ureq::Error::ConnectProxyFailed(_)
             | ureq::Error::InvalidProxyUrl
-            | ureq::Error::BadUri(_)
-            | ureq::Error::Http(_)
             | ureq::Error::Tls(_)
             | ureq::Error::Timeout(Timeout::Resolve | Timeout::Connect)
     ) {
@@ -91,6 +94,10 @@ fn of_io(error: &io::Error) -> Came {
     ) {
         return Came::Nowhere;
     }
+    // The standard library has no kind for a name that nobody knows.
+    if error.to_string().contains("failed to lookup address") {
+        return Came::Nowhere;
+    }
     Came::Perhaps(Cause::Lost)
 }
 
@@ -98,6 +105,9 @@ fn of_io(error: &io::Error) -> Came {
 pub(super) fn unanswered(asked: Asked<'_>, error: &ureq::Error) -> CliError {
     let url = asked.url;
     match how_far(error) {
+        Came::Unmade => CliError::usage(format!(
+            "The request can not be made: {error}. Look at the address ({url}), the token and what is named"
+        )),
         Came::Nowhere => CliError::new(
             Exit::Unreachable,
             format!(
@@ -129,7 +139,9 @@ pub(super) fn unanswered(asked: Asked<'_>, error: &ureq::Error) -> CliError {
 fn what_it_did(cause: Cause) -> &'static str {
     match cause {
         Cause::Silent => "was asked and has not answered in time",
-        Cause::Other | Cause::NotNow | Cause::Lost | Cause::Invalid => "was lost before it had answered",
+        Cause::Other | Cause::NotNow | Cause::Lost | Cause::Invalid | Cause::Busy => {
+            "was lost before it had answered"
+        }
     }
 }
 
@@ -159,7 +171,15 @@ pub(super) fn refused(asked: Asked<'_>, reply: &Reply) -> CliError {
             reply.location.as_deref().unwrap_or("nowhere")
         )),
         400 => CliError::failure(message).because(Cause::Invalid),
+        // Not of this thing but of all: an address that is not that of an API must not look like an empty cluster.
+        404 if code.is_none_or(|code| code == ErrorCode::NoRoute) && !is_of_reference(&reply.text) => {
+            CliError::failure(format!(
+                "What answers at {url} has no {}: is that the address of a cluster's API?",
+                asked.path
+            ))
+        }
         404 => CliError::new(Exit::NotFound, message),
+        409 if code == Some(ErrorCode::Busy) => CliError::failure(message).because(Cause::Busy),
         503 if code == Some(ErrorCode::OutcomeUnknown) && !reads => {
             perhaps_done(asked, Cause::Lost, &message)
         }
@@ -176,6 +196,12 @@ pub(super) fn refused(asked: Asked<'_>, reply: &Reply) -> CliError {
         502 | 503 => CliError::new(Exit::Unreachable, message).because(Cause::NotNow),
         _ => CliError::failure(message),
     }
+}
+
+/// Whether that is an error as PVC 1.0.3 tells one: in words, without a code.
+fn is_of_reference(text: &str) -> bool {
+    let said: Option<serde_json::Value> = serde_json::from_str(text).ok();
+    said.is_some_and(|said| said.get("message").is_some() && said.get("code").is_none())
 }
 
 /// A change that may have been made.

@@ -340,7 +340,7 @@ fn detail(format: Format, global: &Global) -> Result<()> {
                         Cell::new(match error.cause {
                             Cause::NotNow => "can not be reached".to_owned(),
                             Cause::Silent => "does not answer".to_owned(),
-                            Cause::Other | Cause::Lost | Cause::Invalid => error.to_string(),
+                            Cause::Other | Cause::Lost | Cause::Invalid | Cause::Busy => error.to_string(),
                         })
                         .fg(comfy_table::Color::DarkRed),
                     ],

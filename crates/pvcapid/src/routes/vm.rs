@@ -457,7 +457,7 @@ pub(crate) async fn remove<S: Store>(
 ) -> Result<impl Responder, ApiError> {
     if params.delete_disks {
         return Err(ApiError::not_implemented(
-            "This release can not remove volumes yet; ask without delete_disks, and remove them with rbd",
+            "This release can not remove volumes yet: undefine the VM without delete_disks ('pvc vm undefine'), and remove them with rbd",
         ));
     }
     let id = record::find(&app, &vm)?;
@@ -685,7 +685,7 @@ pub(crate) struct MetaParams {
     #[serde(default, deserialize_with = "extract::optional_word")]
     #[param(value_type = Option<i32>)]
     recovery_priority: Option<i32>,
-    /// Groups of guests that should not share a node: separated by commas, or given several times; empty for none.
+    /// Groups of guests that should not share a node: separated by commas, or given several times; empty or `none` for none.
     /// Addition to PVC 1.0.3.
     anti_affinity: Option<Vec<String>>,
 }
@@ -716,10 +716,12 @@ pub(crate) async fn set_meta<S: Store>(
         migration_method: params.migration_method,
         migration_max_downtime_ms: params.migration_max_downtime,
         recovery_priority: params.recovery_priority,
-        anti_affinity: params
-            .anti_affinity
-            .map(|groups| names("anti_affinity", &groups))
-            .transpose()?,
+        anti_affinity: match params.anti_affinity.as_deref() {
+            // As with the selector and the method.
+            Some([none]) if none == "none" => Some(Vec::new()),
+            Some(groups) => Some(names("anti_affinity", groups)?),
+            None => None,
+        },
     };
     let text = app
         .promptly(async {

@@ -1,6 +1,7 @@
 //! Attaching devices to guests that run, and detaching them: the node does it, this writes the order and shows what has
 //! become of it.
 
+use pvc_api::message::ErrorCode;
 use pvc_api::vm::DeviceOrderStatus;
 use pvc_common::keys;
 use pvc_common::mirror::View;
@@ -50,11 +51,14 @@ pub(crate) async fn order<S: Store>(
             if open.action == action && open.xml == xml {
                 return Ok(open.clone());
             }
-            return Err(ApiError::conflict(format!(
-                "VM {}: another device is being attached or detached (task {}); try again when that is over",
-                record.name,
-                task_id(open)
-            )));
+            return Err(ApiError::new(
+                ErrorCode::Busy,
+                format!(
+                    "VM {}: another device is being attached or detached (task {}); try again when that is over",
+                    record.name,
+                    task_id(open)
+                ),
+            ));
         }
         let (order, mut txn) = prepare(store, id, &record, action, &device, xml, by).await?;
         txn = match found {

@@ -38,7 +38,7 @@ fn only_what_was_open_in_the_reference_is_answered_without_a_token() {
 fn every_error_has_message_code_and_request_id() {
     let cluster = Cluster::start();
     let reply = get(&cluster, "/no/such/route");
-    assert_eq!((reply.status, reply.code()), (404, "not_found"));
+    assert_eq!((reply.status, reply.code()), (404, "no_route"));
     assert_eq!(reply.body["request_id"], json!(reply.request_id));
     assert!(!reply.request_id.is_empty());
     let reply = ask_with(&cluster, TOKEN, "PATCH", "/node", None);

@@ -644,6 +644,24 @@ async fn an_unflush_gives_guests_of_dead_nodes_another_chance() {
 }
 
 #[tokio::test]
+async fn a_guest_that_another_node_shut_down_starts_at_home() {
+    let mut world = World::new(&["hv1", "hv2"]).await;
+    let waits = world.cluster.guest(1, "hv2", VmState::Stop).await;
+    let rests = world.cluster.guest(2, "hv2", VmState::Stop).await;
+    world.set(&keys::domain(waits).autostart(), &true).await;
+    for vm in [waits, rests] {
+        world.set(&keys::domain(vm).last_node(), &Some(name("hv1"))).await;
+    }
+    world.order(DomainState::Unflush).await;
+    world.until(DomainState::Ready, 10).await;
+    for (vm, state) in [(waits, VmState::Start), (rests, VmState::Stop)] {
+        assert_eq!(world.state(vm).await, state);
+        assert_eq!(world.node(vm).await, name("hv1"));
+        assert_eq!(world.home(vm).await, None);
+    }
+}
+
+#[tokio::test]
 async fn a_guest_that_only_visits_goes_back_home_when_its_host_is_emptied() {
     let mut world = World::new(&["hv1", "hv2"]).await;
     let visitor = world.guest(1, VmState::Start, Nature::NeverMoves).await;

@@ -136,7 +136,11 @@ impl<S: Store, C: Clock> DrainRounds<S, C> {
             UnflushStep::BelongHere => {
                 let txn = self.under_order().and(guest.placed(guest.seen.state, &me, None));
                 self.write(txn).await?;
-                Ok(Doing::Nothing)
+                // One that another node has shut down to be emptied starts here in the next round.
+                Ok(match guest.seen.state == VmState::Stop && guest.seen.autostart {
+                    true => Doing::Waits(Waiting::Arrives),
+                    false => Doing::Nothing,
+                })
             }
             UnflushStep::Stay => {
                 let txn = self.under_order().and(guest.placed(VmState::Start, &me, None));

@@ -1,5 +1,7 @@
 //! Changing a guest's XML from a command: asking, applying it at once where that can be, restarting where it can not.
 
+use std::time::Duration;
+
 use clap::Args;
 use pvc_api::vm::Vm;
 use pvc_core::states::VmState;
@@ -8,9 +10,14 @@ use super::path;
 use crate::client::Method;
 use crate::confirm::{Answer, Asking, confirm};
 use crate::diff;
-use crate::error::{CliError, Exit, Result};
+use crate::error::{Cause, CliError, Exit, Result};
 use crate::session::Session;
-use crate::task;
+use crate::{task, wait};
+
+/// How often an order is given again while the guest's node attaches or detaches another device, and how long it is left to
+/// it: a minute in all, which is more than one takes.
+const BUSY_TRIES: u32 = 30;
+const BUSY_PAUSE: Duration = Duration::from_secs(2);
 
 /// When a change applies.
 #[derive(Debug, Args)]
@@ -95,9 +102,17 @@ pub(crate) fn apply(
         Hotplug::Detach(device) => (Method::Delete, device),
     };
     let route = format!("{}/device", path(&vm.name));
-    session
-        .client
-        .change(method, &route, &[("xml", device)])
+    let ordered = || session.client.change(method, &route, &[("xml", device)]);
+    let mut order = ordered();
+    // One device at a time: the definition is changed already, so it is waited for the one before.
+    for _ in 0..BUSY_TRIES {
+        if !order.as_ref().is_err_and(|error| error.cause == Cause::Busy) {
+            break;
+        }
+        wait::pause(BUSY_PAUSE);
+        order = ordered();
+    }
+    order
         .and_then(|reply| task::finish(session, reply, true))
         .map_err(|error| {
             // That nothing was changed, as the exit code of an unreachable cluster says, is not so here.

@@ -1,6 +1,7 @@
 //! `pvc vm list`.
 
 use clap::Args;
+use clap::builder::NonEmptyStringValueParser;
 use comfy_table::Cell;
 use pvc_api::vm::Vm;
 use pvc_core::states::VmState;
@@ -16,13 +17,14 @@ pub(crate) struct List {
     /// Only those whose name matches this regular expression
     limit: Option<String>,
     /// Only those on this node
-    #[arg(short, long)]
+    // An empty variable in a script must not stand for all guests.
+    #[arg(short, long, value_parser = NonEmptyStringValueParser::new())]
     target: Option<String>,
     /// Only those in this state
-    #[arg(short, long)]
+    #[arg(short, long, value_parser = NonEmptyStringValueParser::new())]
     state: Option<String>,
     /// Only those with this tag
-    #[arg(short = 'g', long)]
+    #[arg(short = 'g', long, value_parser = NonEmptyStringValueParser::new())]
     tag: Option<String>,
     /// Those that node, state and tag do not fit
     #[arg(short, long)]
