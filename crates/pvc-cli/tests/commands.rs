@@ -93,7 +93,11 @@ const CALLS: &[(&str, i32, &str)] = &[
         "web1",
     ),
     ("vm volume get web1 -f raw", 0, "vms/web1\n"),
-    ("vm volume add web1 vms/none -d sdb -b virtio -y", 3, "none"),
+    (
+        "vm volume add web1 vms/none -d sdb -b virtio -y",
+        0,
+        "vms/none was not looked for",
+    ),
     ("vm volume remove web1 vms/web1 -y", 0, "web1"),
     ("vm dump web1", 0, "<name>web1</name>"),
     ("vm dump web1 -f FILE", 0, "Saved"),

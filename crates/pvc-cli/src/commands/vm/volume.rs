@@ -139,7 +139,17 @@ impl Add {
                 };
                 // Asked for, so that a wrong name is noticed before the guest fails to start.
                 let route = format!("/storage/ceph/volume/{}/{}", segment(pool), segment(volume));
-                session.client.get(&route, &[])?;
+                match session.client.get(&route, &[]) {
+                    Ok(_) => {}
+                    // Where no volume is on record, as long as nothing puts them there, that says nothing about this one.
+                    Err(error) if error.exit == Exit::NotFound && knows_no_volumes(session)? => {
+                        session.remark(&format!(
+                            "The cluster keeps no record of volumes, so {} was not looked for",
+                            self.volume
+                        ));
+                    }
+                    Err(error) => return Err(error),
+                }
                 guest.rbd_disk(&self.volume, &name, self.bus)?
             }
             Kind::File => GuestXml::file_disk(&self.volume, &name, self.bus),
@@ -181,4 +191,9 @@ impl Remove {
         );
         change::apply(session, &vm, &xml, &question, hotplug, &self.when)
     }
+}
+
+fn knows_no_volumes(session: &Session) -> Result<bool> {
+    let volumes = session.client.list("/storage/ceph/volume", &[])?;
+    Ok(volumes.as_array().is_some_and(Vec::is_empty))
 }
